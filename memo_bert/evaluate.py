@@ -6,8 +6,8 @@
 __all__ = ['OPENERS', 'PROBE', 'PEAK', 'CARD', 'open_artefact', 'artefacts', 'compare', 'fresh_process', 'evaluate', 'flipped',
            'write_report', 'results_table', 'write_card']
 
-# %% ../nbs/03_evaluate.ipynb #8d286b6f
-import json, subprocess, sys
+# %% ../nbs/03_evaluate.ipynb #133ce9c6
+import json, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd
 from .core import MemoBertError, assets, atomic, machine, nbytes, one_of, side_by_side, versions
@@ -81,16 +81,20 @@ else:
     f = tf.saved_model.load(path).signatures["serving_default"]; f(**{n: tf.constant(x[n]) for n in f.structured_input_signature[1]})
 """
 
-# %% ../nbs/03_evaluate.ipynb #f42713ce
-PEAK = "import resource; print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+# %% ../nbs/03_evaluate.ipynb #8712111f
+PEAK = """
+import os, resource
+if os.path.exists("/proc/self/status"): kb = next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmHWM"))
+else: kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024
+print("PEAK", kb)
+"""
 
 def fresh_process(path, seq_len=128):
     "(seconds from starting Python to the first output, peak resident MB) of a process that holds only this file's runtime."
-    import time
     start = time.perf_counter()
     out = subprocess.run([sys.executable, "-c", PROBE + PEAK, str(path), str(seq_len), Path(path).suffix], capture_output=True, text=True)
     if out.returncode: raise MemoBertError(f"{Path(path).name} failed in a fresh process: {out.stderr.strip().splitlines()[-1]}")
-    return time.perf_counter() - start, int(out.stdout.split("PEAK")[1])/(1024 if sys.platform == "linux" else 1024**2)
+    return time.perf_counter() - start, int(out.stdout.split("PEAK")[1])/1024
 
 # %% ../nbs/03_evaluate.ipynb #b49b2a9e
 def evaluate(artefacts, texts, labels, tokenizer, label2id, seq_len=128, activation="gelu_new", threads=1, rounds=30):
