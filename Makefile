@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-NBS    := 00a_data 00b_finetune 01_export 01a_graph 01b_gather_int32 01c_unsqueeze_11 01d_to_tf 02_quantize 02a_quantize_onnx 03_evaluate 03b_encoder 04_classify 05_command index
+NBS    := 00_core 00a_data 00b_finetune 01_export 01a_graph 01b_gather_int32 01c_unsqueeze_11 01d_to_tf 02_quantize 02a_quantize_onnx 03_evaluate 03b_encoder 04_classify 05_command index
 RUNS   := outputs/memo/runs
 
 .PHONY: run test env clean export notebooks bundle
@@ -29,11 +29,12 @@ export: env         ## notebooks to package
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
 
 notebooks: env      ## execute every notebook in place, as it is committed
-	cd nbs && for n in 00_core $(NBS); do $(abspath $(BIN))/jupyter nbconvert --to notebook --execute --inplace --log-level=ERROR --ExecutePreprocessor.timeout=3600 $$n.ipynb || exit 1; done
+	cd nbs && for n in $(NBS); do $(abspath $(BIN))/jupyter nbconvert --to notebook --execute --inplace --log-level=ERROR --ExecutePreprocessor.timeout=3600 $$n.ipynb || exit 1; done
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
 
 bundle: env         ## train the bundled model again from nothing and put it, and its PC file, into the package
-	cd nbs && $(abspath $(BIN))/papermill --progress-bar 00b_finetune.ipynb ../$(RUNS)/00b_finetune.bundle.ipynb -p retrain True -p bundle True
+	cd nbs && $(abspath $(BIN))/papermill --progress-bar 00b_finetune.ipynb ../$(RUNS)/00b_finetune.first.ipynb -p retrain True -p bundle True
+	cd nbs && $(abspath $(BIN))/papermill --progress-bar 00b_finetune.ipynb ../$(RUNS)/00b_finetune.second.ipynb -p retrain True -p bundle True -p pretrain_steps 0 -p epochs 6 -p lr 2e-4
 	$(BIN)/python -c "import shutil; from memo_bert.core import ModelFolder, assets; from memo_bert.quantize_onnx import pc_file; assets('memo/onnx').mkdir(exist_ok=True); shutil.copy(pc_file(ModelFolder('memo')), assets('memo/onnx'))"
 
 clean:

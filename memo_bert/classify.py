@@ -22,12 +22,14 @@ def open_onnx(path, threads):
     dtype = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
     return lambda x: session.run(["logits"], x)[0], {i.name: (dtype[i.type], i.shape) for i in session.get_inputs()}
 
-# %% ../nbs/04_classify.ipynb #cb45969c
+# %% ../nbs/04_classify.ipynb #81e244ab
 def open_litert(path, threads):
     "(function from int arrays by name to float32 logits, input specs {name: (dtype, shape)}) for a TFLite file."
     try: from ai_edge_litert.interpreter import Interpreter
     except ImportError as e: raise MemoBertError("The litert backend needs ai-edge-litert; install it with: pip install memo_bert[mobile]") from e
-    runner = Interpreter(str(path), num_threads=threads).get_signature_runner("serving_default")
+    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    runner = interpreter.get_signature_runner("serving_default")
     return lambda x: runner(**x)["logits"], {n: (d["dtype"], d["shape"].tolist()) for n, d in runner.get_input_details().items()}
 
 # %% ../nbs/04_classify.ipynb #0d01b128

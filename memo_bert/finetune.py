@@ -6,7 +6,7 @@
 __all__ = ['SPECIAL', 'PUNCTUATION', 'gb2312_level1', 'build_vocab', 'make_tokenizer', 'save_checkpoint', 'is_classifier',
            'read_model', 'place', 'checkpoint', 'predict', 'label_ids', 'score', 'device', 'batches', 'train',
            'review_texts', 'company', 'ppmi', 'character_vectors', 'mask_tokens', 'mlm_stream', 'nano_config',
-           'pretrain', 'memo_stream', 'finetune', 'from_nothing', 'new_head']
+           'pretrain', 'memo_stream', 'finetune', 'average', 'from_nothing', 'new_head']
 
 # %% ../nbs/00b_finetune.ipynb #36a32c66
 import importlib.util, json, math
@@ -274,6 +274,12 @@ def finetune(net, tokenizer, train_set, val_set, epochs, batch_size=64, lr=4e-4,
     losses = train(net, stream, epochs*per_epoch, lr, "fine-tuning", on_step)
     net.cpu().load_state_dict(best); net.eval()
     return [h | dict(loss=float(np.mean(losses[(h["epoch"] - 1)*per_epoch:h["epoch"]*per_epoch]))) for h in history]
+
+# %% ../nbs/00b_finetune.ipynb #3b60c839
+def average(net, other):
+    "Set the weights of `net` to the mean of its own and those of `other`, a model of the same shape."
+    theirs = other.state_dict()
+    net.load_state_dict({k: (v + theirs[k])/2 for k, v in net.state_dict().items()})
 
 # %% ../nbs/00b_finetune.ipynb #ecfeb38c
 def from_nothing(splits, labels, steps, max_length=128, seed=0):

@@ -32,11 +32,14 @@ MODES = {
     "int16x8": Mode("int8", "int16, calibrated", True, "int8 size with finer activations", "runtimes have slow reference kernels for it"),
 }
 
-# %% ../nbs/02_quantize.ipynb #541d4c33
+# %% ../nbs/02_quantize.ipynb #fd517a20
 def open_tflite(path, threads=1):
     "A LiteRT `Interpreter` for the file at `path`; `MemoBertError` when it is not a whole TFLite model."
     try:
-        with quiet(): return Interpreter(str(path), num_threads=threads)
+        with quiet():
+            interpreter = Interpreter(str(path), num_threads=threads)
+            interpreter.allocate_tensors()
+        return interpreter
     except (ValueError, RuntimeError) as e: raise MemoBertError(f"{Path(path).name} is not a TFLite model LiteRT can load: {str(e).splitlines()[0]}") from e
 
 def tflite_signature(path):
@@ -61,12 +64,12 @@ def tflite_ops(path):
             rows.append(dict(op=(code.CustomCode() or b"").decode() or tflite.opcode2name(max(code.BuiltinCode(), code.DeprecatedBuiltinCode())), inputs=" × ".join(inputs)))
     return pd.DataFrame(rows).value_counts().rename("count").reset_index().sort_values(["op", "inputs"], ignore_index=True)
 
-# %% ../nbs/02_quantize.ipynb #684a7e19
+# %% ../nbs/02_quantize.ipynb #e56a7c02
 def run_tflite(path, feeds, threads=1):
     "Outputs by name for integer `feeds` `[n, seq_len]`, one row at a time, as float32 arrays `[n, ...]`."
     runner = open_tflite(path, threads).get_signature_runner("serving_default")
     known = runner.get_input_details()
-    with quiet(): rows = [runner(**{k: v[i:i + 1].astype(np.int32) for k, v in feeds.items() if k in known}) for i in range(len(feeds["input_ids"]))]
+    rows = [runner(**{k: v[i:i + 1].astype(np.int32) for k, v in feeds.items() if k in known}) for i in range(len(feeds["input_ids"]))]
     return {o: np.concatenate([r[o] for r in rows]) for o in rows[0]}
 
 # %% ../nbs/02_quantize.ipynb #7a2c27f6
