@@ -181,11 +181,11 @@ def side_by_side(calls, rounds=30, warmup=3):
             if r >= warmup: seconds[n].append(time.perf_counter() - start)
     return seconds
 
-# %% ../nbs/00_core.ipynb #3c5e9e17
+# %% ../nbs/00_core.ipynb #6362ca74
 def figure_style():
     "Set Matplotlib up for this book: a Chinese font, light grid, readable sizes."
     import matplotlib as mpl, zhplot
-    mpl.rcParams.update({"figure.figsize": (7, 4), "figure.dpi": 110, "savefig.bbox": "tight", "axes.grid": True, "grid.alpha": .25,
+    mpl.rcParams.update({"figure.figsize": (7, 4), "figure.dpi": 110, "figure.constrained_layout.use": True, "savefig.bbox": "tight", "axes.grid": True, "grid.alpha": .25,
         "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "axes.unicode_minus": False, "legend.frameon": False})
 
 def save_figure(folder, name):

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['MODES', 'TYPES', 'FLOAT_OPS', 'Mode', 'open_tflite', 'tflite_signature', 'tflite_ops', 'run_tflite',
-           'calibration_memos', 'quantize', 'tflite_file']
+           'calibration_memos', 'store_int8', 'quantize', 'tflite_file']
 
-# %% ../nbs/02_quantize.ipynb #25dbe8cc
+# %% ../nbs/02_quantize.ipynb #29bcacc6
 import re
 from dataclasses import dataclass
 from pathlib import Path
-import numpy as np, pandas as pd
+import flatbuffers, numpy as np, pandas as pd
 from .core import MemoBertError, atomic, one_of, quiet, sha256
 from .to_tf import saved_model, signature, tf
 from .export import encode
 from .data import load_data
 with quiet(): import tflite
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 # %% ../nbs/02_quantize.ipynb #bb6483fa
@@ -108,7 +109,40 @@ def _converter(path, mode, samples):
     if mode == "int16x8": c.target_spec.supported_ops.insert(0, tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8)
     return lambda: _selective(c, samples) if mode == "int8" else c.convert()
 
-# %% ../nbs/02_quantize.ipynb #55e8f2d6
+# %% ../nbs/02_quantize.ipynb #1f80b0ac
+def _int8_twin(model, graph, tensor):
+    "Move the float constant `tensor` into a new int8 tensor of `graph`; returns the new tensor's index."
+    old = model.buffers[tensor.buffer]
+    w = np.frombuffer(bytes(old.data), np.float32)
+    scale = float(np.abs(w).max()/127)
+    twin, model.buffers = schema.TensorT(), [*model.buffers, schema.BufferT()]
+    model.buffers[-1].data, old.data = np.round(w/scale).astype(np.int8).view(np.uint8), None
+    twin.shape, twin.type, twin.buffer, twin.name = tensor.shape, schema.TensorType.INT8, len(model.buffers) - 1, tensor.name + b"_int8"
+    twin.quantization = schema.QuantizationParametersT()
+    twin.quantization.scale, twin.quantization.zeroPoint = [scale], [0]
+    graph.tensors.append(twin)
+    return len(graph.tensors) - 1
+
+# %% ../nbs/02_quantize.ipynb #59f80703
+def store_int8(data, least=65_536):
+    "TFLite bytes in which float constants of at least `least` bytes are int8 with one scale, dequantized when the model runs."
+    model = schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    code.version, model.operatorCodes = 2, [*model.operatorCodes, code]
+    for graph in model.subgraphs:
+        for i, t in enumerate(list(graph.tensors)):
+            d = model.buffers[t.buffer].data
+            if t.type != schema.TensorType.FLOAT32 or d is None or len(d) < least: continue
+            op = schema.OperatorT()
+            op.opcodeIndex, op.inputs, op.outputs = len(model.operatorCodes) - 1, [_int8_twin(model, graph, t)], [i]
+            t.buffer = 0
+            graph.operators.insert(0, op)
+    builder = flatbuffers.Builder(len(data))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+# %% ../nbs/02_quantize.ipynb #830f9bab
 def quantize(saved_model, path, mode="dynamic_int8", feeds=None):
     """Write the SavedModel folder as a TFLite file at `path` in one of `MODES`; returns the `Path`.
 
@@ -121,6 +155,7 @@ def quantize(saved_model, path, mode="dynamic_int8", feeds=None):
     def samples():
         for i in range(len(feeds["input_ids"])): yield {k: feeds[k][i:i + 1].astype(np.int32) for k in want[0]}
     data = _convert(lambda: _converter(saved_model, mode, samples)())
+    if mode in ("dynamic_int8", "int8"): data = store_int8(data)
     with atomic(path) as tmp:
         tmp.write_bytes(data)
         if (got := tflite_signature(tmp)) != want: raise MemoBertError(f"The file's signature is {got}; the SavedModel has {want}.")
