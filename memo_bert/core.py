@@ -89,8 +89,8 @@ def nbytes(path):
     path = Path(path)
     return path.stat().st_size if path.is_file() else sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
 
-# %% ../nbs/00_core.ipynb #dacf4903
-TOOLCHAIN = ("torch", "transformers", "onnx", "onnxruntime", "onnx-tf", "tensorflow", "ai-edge-litert")
+# %% ../nbs/00_core.ipynb #460ed048
+TOOLCHAIN = ("memo_bert", "torch", "transformers", "onnx", "onnxruntime", "onnx-tf", "tensorflow", "ai-edge-litert")
 
 def versions(names=TOOLCHAIN):
     "Installed version of each package of `names` that is installed."
