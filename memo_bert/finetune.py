@@ -8,9 +8,10 @@ __all__ = ['SPECIAL', 'PUNCTUATION', 'gb2312_level1', 'build_vocab', 'make_token
            'review_texts', 'company', 'ppmi', 'character_vectors', 'mask_tokens', 'mlm_stream', 'nano_config',
            'pretrain', 'memo_stream', 'finetune', 'average', 'from_nothing', 'new_head']
 
-# %% ../nbs/00b_finetune.ipynb #36a32c66
+# %% ../nbs/00b_finetune.ipynb #690630a8
 import importlib.util, json, math
 from pathlib import Path
+from pickle import UnpicklingError
 import numpy as np, pandas as pd, scipy.sparse as sparse, torch
 from safetensors.torch import save_file
 from sklearn.decomposition import TruncatedSVD
@@ -92,19 +93,25 @@ def _source(model):
     if model.count("/") > 1 or model.startswith((".", "/", "~")): raise MemoBertError(f"{model} is not there; give memo, a hub id or a folder.")
     return model, None
 
-# %% ../nbs/00b_finetune.ipynb #fe7cb85b
+# %% ../nbs/00b_finetune.ipynb #76e9c55d
+def _unpickled(net, path):
+    "`net` with the tensors of the pickled state dict at `path`, and the names it lacks."
+    return net, net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=False).missing_keys
+
 def read_model(model="memo", **kwargs):
     "(model, tokenizer) in float32 and eval mode from the bundled memo, a folder, a hub id, or a pickle named in full."
     where, pickle = _source(model)
     try:
         config = AutoConfig.from_pretrained(where, **kwargs)
         auto = AutoModelForSequenceClassification if is_classifier(config) else AutoModel
-        if pickle: weights = dict(state_dict=torch.load(pickle, map_location="cpu", weights_only=True), pretrained_model_name_or_path=None)
-        else: weights = dict(pretrained_model_name_or_path=where, use_safetensors=True)
-        net, info = auto.from_pretrained(config=config, dtype=torch.float32, attn_implementation="eager", output_loading_info=True, **weights)
+        how = dict(dtype=torch.float32, attn_implementation="eager")
+        if pickle: net, missing = _unpickled(auto.from_config(config, **how), pickle)
+        else:
+            net, info = auto.from_pretrained(where, config=config, use_safetensors=True, output_loading_info=True, **how)
+            missing = info["missing_keys"]
         tokenizer = AutoTokenizer.from_pretrained(where)
-    except (OSError, ValueError, KeyError) as e: raise MemoBertError(f"{model} could not be read as a model: {str(e).splitlines()[0]}") from e
-    if info["missing_keys"]: raise MemoBertError(f"{model} lacks the weights {', '.join(sorted(info['missing_keys'])[:3])}; the checkpoint and its config do not belong together.")
+    except (OSError, ValueError, KeyError, UnpicklingError) as e: raise MemoBertError(f"{model} could not be read as a model: {str(e).splitlines()[0]}") from e
+    if missing: raise MemoBertError(f"{model} lacks the weights {', '.join(sorted(missing)[:3])}; the checkpoint and its config do not belong together.")
     return net.eval(), tokenizer
 
 # %% ../nbs/00b_finetune.ipynb #189087d0
