@@ -30,8 +30,8 @@ def test_imports_neither_torch_nor_tensorflow():
 
 def test_chapter_4_imports_nothing_from_0_to_2():
     source = (ROOT/"memo_bert/classify.py").read_text(encoding="utf-8")
-    imported = {l.split()[1] for l in source.splitlines() if l.startswith(("from memo_bert", "import memo_bert"))}
-    assert imported == {"memo_bert.core"}
+    imported = {l.split()[1] for l in source.splitlines() if l.startswith(("from .", "from memo_bert", "import memo_bert"))}
+    assert imported == {".core"}
 
 
 def test_wheel_and_sdist(tmp_path):
