@@ -10,7 +10,7 @@ __all__ = ['TYPES', 'CHAPTERS', 'EXTRA', 'classify', 'parameters', 'run', 'prove
 import argparse, os, re, sys
 from importlib import metadata
 from pathlib import Path
-from .core import MemoBertError, ModelFolder, model_name, one_of, project_root, quiet
+from .core import MemoBertError, ModelFolder, one_of, project_root, quiet
 
 # %% ../nbs/05_command.ipynb #a3d9baaa
 def classify(args):

@@ -47,10 +47,6 @@ def model_name(model):
 # %% ../nbs/00_core.ipynb #e390f804
 def _disk_full(error): return getattr(error, "errno", None) == 28 or "No space left" in str(error) or "os error 28" in str(error)
 
-def _remove(path):
-    if path.is_dir() and not path.is_symlink(): shutil.rmtree(path)
-    else: path.unlink(missing_ok=True)
-
 # %% ../nbs/00_core.ipynb #680fbb47
 def _sync(path):
     "Flush `path`, or every file below it, to disk."

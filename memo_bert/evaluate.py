@@ -10,12 +10,12 @@ __all__ = ['OPENERS', 'PROBE', 'PEAK', 'CARD', 'open_artefact', 'artefacts', 'co
 import json, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import MemoBertError, assets, atomic, machine, nbytes, one_of, side_by_side, versions
+from .core import MemoBertError, atomic, machine, nbytes, one_of, side_by_side, versions
 from .export import encode, onnx_file, torch_outputs, with_activation
-from .finetune import checkpoint, label_ids, read_model, score
+from .finetune import checkpoint, read_model, score
 from .quantize import MODES, open_tflite, tflite_file
 from .quantize_onnx import RECIPES, open_onnx, pc_file
-from .to_tf import run_saved_model, saved_model, tf
+from .to_tf import saved_model, tf
 
 # %% ../nbs/03_evaluate.ipynb #9ef0b76a
 def _open_torch(path, threads, activation):

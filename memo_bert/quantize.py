@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 import flatbuffers, numpy as np, pandas as pd
-from .core import MemoBertError, atomic, one_of, quiet, sha256
+from .core import MemoBertError, atomic, one_of, quiet
 from .to_tf import saved_model, signature, tf
 from .export import encode
 from .data import load_data
