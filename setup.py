@@ -28,7 +28,7 @@ setup(
     license="Apache-2.0",
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["memo_bert", "memo_bert.*"]),
-    package_data={"memo_bert": ["assets/*/*", "assets/*/*/*"]},
+    package_data={"memo_bert": ["assets/*", "assets/*/*", "assets/*/*/*"]},
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
     entry_points={"console_scripts": cfg["console_scripts"].split()},

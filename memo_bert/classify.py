@@ -6,7 +6,7 @@
 __all__ = ['BACKENDS', 'SUFFIXES', 'open_onnx', 'open_litert', 'MemoClassifier']
 
 # %% ../nbs/04_classify.ipynb #c6d69505
-import json
+import json, re
 from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
@@ -14,28 +14,32 @@ from .core import MemoBertError, assets, one_of, quiet
 
 # %% ../nbs/04_classify.ipynb #8ddcb0f5
 def open_onnx(path, threads):
-    "(function from int arrays by name to float32 logits, input specs {name: (dtype, shape)}) for an ONNX file."
+    "(function from int arrays `[1, n]` by name to float32 logits, dtypes of the inputs by name, lengths n it takes) for an ONNX file."
     import onnxruntime as ort
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     dtype = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
-    return lambda x: session.run(["logits"], x)[0], {i.name: (dtype[i.type], i.shape) for i in session.get_inputs()}
+    inputs = session.get_inputs()
+    return lambda x: session.run(["logits"], x)[0], {i.name: dtype[i.type] for i in inputs}, [inputs[0].shape[1]]
 
 # %% ../nbs/04_classify.ipynb #81e244ab
 def open_litert(path, threads):
-    "(function from int arrays by name to float32 logits, input specs {name: (dtype, shape)}) for a TFLite file."
+    "The same for a TFLite file: one length for each of its signatures `seq<n>`, or that of `serving_default` where it has no others."
     try: from ai_edge_litert.interpreter import Interpreter
     except ImportError as e: raise MemoBertError("The litert backend needs ai-edge-litert; install it with: pip install memo_bert[mobile]") from e
     interpreter = Interpreter(str(path), num_threads=threads)
     interpreter.allocate_tensors()
-    runner = interpreter.get_signature_runner("serving_default")
-    return lambda x: runner(**x)["logits"], {n: (d["dtype"], d["shape"].tolist()) for n, d in runner.get_input_details().items()}
+    runners = [interpreter.get_signature_runner(s) for s in interpreter.get_signature_list() if re.fullmatch(r"seq\d+", s)]
+    runners = runners or [interpreter.get_signature_runner("serving_default")]
+    by_length = {int(r.get_input_details()["input_ids"]["shape"][1]): r for r in runners}
+    inputs = {n: d["dtype"] for n, d in runners[0].get_input_details().items()}
+    return lambda x: by_length[x["input_ids"].shape[1]](**x)["logits"], inputs, sorted(by_length)
 
 # %% ../nbs/04_classify.ipynb #0d01b128
 BACKENDS = {
     "onnx": (open_onnx, ("onnx/model_int8.onnx", "onnx/model_quint8_avx2.onnx", "onnx/model.onnx", "model.onnx")),
-    "litert": (open_litert, ("tflite/model_dynamic_int8.tflite", "tflite/model_int8.tflite", "tflite/model_fp16.tflite", "tflite/model_fp32.tflite")),
+    "litert": (open_litert, ("tflite/model_dynamic_int8_lengths.tflite", "tflite/model_dynamic_int8.tflite", "tflite/model_int8.tflite", "tflite/model_fp16.tflite", "tflite/model_fp32.tflite")),
 }
 SUFFIXES = {".onnx": "onnx", ".tflite": "litert"}
 
@@ -62,22 +66,22 @@ class MemoClassifier:
     def __init__(self, folder_or_file=None, backend=None, threads=1):
         self.path, home, self.backend = _find(folder_or_file, backend)
         try:
-            with quiet(): self._logits, self.inputs = BACKENDS[self.backend][0](self.path, threads)
+            with quiet(): self._logits, self.inputs, self.lengths = BACKENDS[self.backend][0](self.path, threads)
         except MemoBertError: raise
         except Exception as e: raise MemoBertError(f"{self.path.name} could not be opened by {self.backend}: {str(e).splitlines()[0]}") from e
         self.labels = (home/"labels.txt").read_text(encoding="utf-8").splitlines()
-        self.seq_len = self.inputs["input_ids"][1][1]
+        self.seq_len = max(self.lengths)
         self.tokenizer = Tokenizer.from_file(str(home/"tokenizer.json"))
         self.tokenizer.enable_truncation(self.seq_len)
-        pad = self.tokenizer.token_to_id("[PAD]")
-        self.tokenizer.enable_padding(length=self.seq_len, pad_id=pad, pad_token="[PAD]")
+        self.tokenizer.no_padding()
 
 # %% ../nbs/04_classify.ipynb #f44b3d5c
 def _encode(self, text):
-    "The model's inputs for one memo: integer arrays `[1, seq_len]` by name."
+    "The model's inputs for one memo: integer arrays `[1, n]` by name, n the shortest of `lengths` that holds it."
     e = self.tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8"))
+    e.pad(next(n for n in self.lengths if n >= len(e.ids)), pad_id=self.tokenizer.token_to_id("[PAD]"))
     values = dict(input_ids=e.ids, attention_mask=e.attention_mask, token_type_ids=e.type_ids)
-    return {n: np.array([values[n]], dtype) for n, (dtype, _) in self.inputs.items()}
+    return {n: np.array([values[n]], dtype) for n, dtype in self.inputs.items()}
 
 def _scores(self, texts):
     "Probabilities float32 `[len(texts), labels]` for a string or a list of strings."

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'PUNCTUATION', 'gb2312_level1', 'build_vocab', 'make_tokenizer', 'save_checkpoint', 'is_classifier',
-           'read_model', 'place', 'checkpoint', 'predict', 'label_ids', 'score', 'device', 'batches', 'train',
-           'review_texts', 'company', 'ppmi', 'character_vectors', 'mask_tokens', 'mlm_stream', 'nano_config',
-           'pretrain', 'memo_stream', 'finetune', 'average', 'from_nothing', 'new_head']
+           'read_model', 'place', 'checkpoint', 'predict', 'label_ids', 'score', 'device', 'batches', 'own_loss',
+           'train', 'review_texts', 'company', 'ppmi', 'character_vectors', 'mask_tokens', 'mlm_stream', 'nano_config',
+           'masked_loss', 'pretrain', 'memo_stream', 'finetune', 'average', 'from_nothing', 'new_head']
 
 # %% ../nbs/00b_finetune.ipynb #690630a8
 import importlib.util, json, math
@@ -165,7 +165,9 @@ def batches(lengths, batch_size, rng):
     return [cut[i] for i in rng.permutation(len(cut))]
 
 # %% ../nbs/00b_finetune.ipynb #0c8be449
-def train(net, batch_stream, steps, lr, desc, on_step=None):
+def own_loss(net, **x): return net(**x).loss
+
+def train(net, batch_stream, steps, lr, desc, on_step=None, loss_of=own_loss):
     "Run `steps` optimizer steps on the dicts of tensors from `batch_stream`; returns the losses."
     net.to(device()).train()
     decay = [p for p in net.parameters() if p.ndim > 1]
@@ -176,7 +178,7 @@ def train(net, batch_stream, steps, lr, desc, on_step=None):
     losses = []
     with tqdm(total=steps, desc=desc) as bar:
         for x, _ in zip(batch_stream, range(steps)):
-            with torch.autocast(device(), torch.bfloat16, enabled=_bf16()): loss = net(**{k: v.to(device()) for k, v in x.items()}).loss
+            with torch.autocast(device(), torch.bfloat16, enabled=_bf16()): loss = loss_of(net, **{k: v.to(device()) for k, v in x.items()})
             loss.backward(); torch.nn.utils.clip_grad_norm_(net.parameters(), 1.)
             opt.step(); plan.step(); opt.zero_grad()
             losses.append(loss.item()); bar.update(); bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}")
@@ -238,20 +240,26 @@ def mlm_stream(texts, tokenizer, batch_size, rng, max_length=48):
             yield {k: torch.from_numpy(v) for k, v in dict(input_ids=masked, attention_mask=mask, labels=target).items()}
 
 # %% ../nbs/00b_finetune.ipynb #a39e20a9
-def nano_config(vocab_size, labels, positions=128):
+def nano_config(vocab_size, labels, positions=128, dropout=.1):
     "ERNIE 3.0 nano's shape (4 layers, 312 hidden, 12 heads, FFN 1248) with the tanh GELU, for `labels`."
     return ErnieConfig(vocab_size=vocab_size, hidden_size=312, num_hidden_layers=4, num_attention_heads=12, intermediate_size=1248, hidden_act="gelu_new",
-        max_position_embeddings=positions, type_vocab_size=2, use_task_id=False, pad_token_id=0,
+        max_position_embeddings=positions, type_vocab_size=2, use_task_id=False, pad_token_id=0, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, attn_implementation="eager",
         id2label=dict(enumerate(labels)), label2id={l: i for i, l in enumerate(labels)})
+
+def masked_loss(net, input_ids, attention_mask, labels):
+    "Cross-entropy (nats) of the hidden tokens; only their places, a quarter, meet the vocabulary's matrix."
+    hidden = labels != -100
+    scores = net.cls(net.ernie(input_ids, attention_mask=attention_mask).last_hidden_state[hidden])
+    return torch.nn.functional.cross_entropy(scores.float(), labels[hidden])
 
 def pretrain(tokenizer, texts, labels, steps, seed=0, batch_size=64):
     "An ERNIE nano classifier for `labels` whose encoder was pretrained on `texts` for `steps` steps, and the losses."
     torch.manual_seed(seed)
     config = nano_config(len(tokenizer), labels)
-    masked, net = ErnieForMaskedLM(config), ErnieForSequenceClassification(config)
+    masked, net = ErnieForMaskedLM(nano_config(len(tokenizer), labels, dropout=0.)), ErnieForSequenceClassification(config)
     vectors = torch.from_numpy(character_vectors(texts, tokenizer, config.hidden_size, seed))
     masked.ernie.embeddings.word_embeddings.weight.data[:] = vectors/vectors.std()*.05
-    losses = train(masked, mlm_stream(texts, tokenizer, batch_size, np.random.default_rng(seed)), steps, 7e-4, "pretraining")
+    losses = train(masked, mlm_stream(texts, tokenizer, batch_size, np.random.default_rng(seed)), steps, 7e-4, "pretraining", loss_of=masked_loss)
     net.ernie.load_state_dict(masked.cpu().ernie.state_dict(), strict=False)
     return net, losses
 

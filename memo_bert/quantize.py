@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['MODES', 'TYPES', 'FLOAT_OPS', 'Mode', 'open_tflite', 'tflite_signature', 'tflite_ops', 'run_tflite',
-           'calibration_memos', 'store_int8', 'quantize', 'tflite_file']
+           'calibration_memos', 'store_int8', 'convert', 'finish', 'quantize', 'tflite_file', 'calibration_feeds']
 
 # %% ../nbs/02_quantize.ipynb #29bcacc6
 import re
 from dataclasses import dataclass
 from pathlib import Path
-import flatbuffers, numpy as np, pandas as pd
+import numpy as np, pandas as pd
 from .core import MemoBertError, atomic, one_of, quiet
 from .to_tf import saved_model, signature, tf
 from .export import encode
 from .data import load_data
+from .runtime_floor import Edit, lower, release, scales
 with quiet(): import tflite
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
@@ -22,15 +23,15 @@ from ai_edge_litert.interpreter import Interpreter
 # %% ../nbs/02_quantize.ipynb #bb6483fa
 @dataclass(frozen=True)
 class Mode:
-    "How a TFLite file stores weights and computes activations; `calibrated` modes need memos."
-    weights: str; activations: str; calibrated: bool; pro: str; con: str
+    "How a TFLite file stores weights and computes activations; `calibrated` modes need memos; `runtime` is the oldest TFLite it is written for."
+    weights: str; activations: str; calibrated: bool; runtime: str; pro: str; con: str
 
 MODES = {
-    "fp32": Mode("float32", "float32", False, "the reference, bit for bit the trained weights", "largest"),
-    "fp16": Mode("float16", "float32", False, "half the bytes, practically the same answers", "not faster on a CPU: weights are widened when loaded"),
-    "dynamic_int8": Mode("int8", "int8 per call", False, "a quarter of the bytes, fastest without calibration", "activations are measured again at every call"),
-    "int8": Mode("int8", "int8, calibrated", True, "integer products with fixed scales, for CPUs and integer hardware", "as good as its calibration memos"),
-    "int16x8": Mode("int8", "int16, calibrated", True, "int8 size with finer activations", "runtimes have slow reference kernels for it"),
+    "fp32": Mode("float32", "float32", False, "2.9", "the reference, bit for bit the trained weights", "largest"),
+    "fp16": Mode("float16", "float32", False, "2.9", "half the bytes, practically the same answers", "not faster on a CPU: weights are widened when loaded"),
+    "dynamic_int8": Mode("int8", "int8 per call", False, "2.9", "a quarter of the bytes, fastest without calibration", "activations are measured again at every call"),
+    "int8": Mode("int8", "int8, calibrated", True, "2.9", "integer products with fixed scales, for CPUs and integer hardware", "as good as its calibration memos"),
+    "int16x8": Mode("int8", "int16, calibrated", True, "2.15", "int8 size with finer activations", "runtimes have slow reference kernels for it"),
 }
 
 # %% ../nbs/02_quantize.ipynb #fd517a20
@@ -110,66 +111,66 @@ def _converter(path, mode, samples):
     return lambda: _selective(c, samples) if mode == "int8" else c.convert()
 
 # %% ../nbs/02_quantize.ipynb #1f80b0ac
-def _int8_twin(model, graph, tensor):
+def _int8_twin(edit, graph, tensor):
     "Move the float constant `tensor` into a new int8 tensor of `graph`; returns the new tensor's index."
-    old = model.buffers[tensor.buffer]
-    w = np.frombuffer(bytes(old.data), np.float32)
-    scale = float(np.abs(w).max()/127)
-    twin, model.buffers = schema.TensorT(), [*model.buffers, schema.BufferT()]
-    model.buffers[-1].data, old.data = np.round(w/scale).astype(np.int8).view(np.uint8), None
-    twin.shape, twin.type, twin.buffer, twin.name = tensor.shape, schema.TensorType.INT8, len(model.buffers) - 1, tensor.name + b"_int8"
-    twin.quantization = schema.QuantizationParametersT()
-    twin.quantization.scale, twin.quantization.zeroPoint = [scale], [0]
+    w = np.frombuffer(bytes(edit.model.buffers[tensor.buffer].data), np.float32)
+    scale, twin = float(np.abs(w).max()/127), schema.TensorT()
+    twin.shape, twin.type, twin.name = tensor.shape, schema.TensorType.INT8, (tensor.name or b"") + b"_int8"
+    twin.buffer, twin.quantization = edit.buffer(np.round(w/scale).astype(np.int8).tobytes()), scales([scale])
     graph.tensors.append(twin)
     return len(graph.tensors) - 1
 
 # %% ../nbs/02_quantize.ipynb #59f80703
 def store_int8(data, least=65_536):
     "TFLite bytes in which float constants of at least `least` bytes are int8 with one scale, dequantized when the model runs."
-    model = schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
-    code.version, model.operatorCodes = 2, [*model.operatorCodes, code]
-    for graph in model.subgraphs:
+    edit = Edit(data)
+    for graph in edit.model.subgraphs:
         for i, t in enumerate(list(graph.tensors)):
-            d = model.buffers[t.buffer].data
+            d = edit.model.buffers[t.buffer].data
             if t.type != schema.TensorType.FLOAT32 or d is None or len(d) < least: continue
-            op = schema.OperatorT()
-            op.opcodeIndex, op.inputs, op.outputs = len(model.operatorCodes) - 1, [_int8_twin(model, graph, t)], [i]
+            graph.operators.insert(0, edit.op("DEQUANTIZE", 2, [_int8_twin(edit, graph, t)], i))
             t.buffer = 0
-            graph.operators.insert(0, op)
-    builder = flatbuffers.Builder(len(data))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return edit.bytes()
 
 # %% ../nbs/02_quantize.ipynb #830f9bab
-def quantize(saved_model, path, mode="dynamic_int8", feeds=None):
-    """Write the SavedModel folder as a TFLite file at `path` in one of `MODES`; returns the `Path`.
-
-    `feeds`: calibration inputs of int8 and int16x8, integer arrays `[n, seq_len]` by name. Built-in operators only; the file's
-    signature `serving_default` is checked against the SavedModel's. Raises `MemoBertError` for an unknown mode, missing
-    calibration, an operator TFLite has not, or a file that came out other than asked."""
+def convert(saved_model, mode, feeds=None):
+    "The converter's TFLite bytes of the SavedModel folder in `mode`; `feeds` calibrate, integer arrays `[n, seq_len]` by name."
     one_of("mode", mode, MODES)
     if MODES[mode].calibrated and not feeds: raise MemoBertError(f"mode {mode} needs calibration inputs; pass feeds, integer arrays by input name.")
-    want = signature(saved_model)
+    names, _ = signature(saved_model)
     def samples():
-        for i in range(len(feeds["input_ids"])): yield {k: feeds[k][i:i + 1].astype(np.int32) for k in want[0]}
-    data = _convert(lambda: _converter(saved_model, mode, samples)())
+        for i in range(len(feeds["input_ids"])): yield {k: feeds[k][i:i + 1].astype(np.int32) for k in names}
+    return _convert(lambda: _converter(saved_model, mode, samples)())
+
+def finish(data, mode, target_runtime=None):
+    "The converter's bytes with their large float constants stored as the mode says, for `target_runtime` or else the mode's own."
     if mode in ("dynamic_int8", "int8"): data = store_int8(data)
+    return lower(data, target_runtime or MODES[mode].runtime)
+
+# %% ../nbs/02_quantize.ipynb #5d2c7a91
+def quantize(saved_model, path, mode="dynamic_int8", feeds=None, target_runtime=None):
+    """Write the SavedModel folder as a TFLite file at `path` in one of `MODES`; returns the `Path`.
+
+    `feeds`: calibration inputs of int8 and int16x8, integer arrays `[n, seq_len]` by name. `target_runtime`: the oldest TFLite release
+    that must run the file; None for the mode's own. Built-in operators only; the file's signature `serving_default` is checked against
+    the SavedModel's. Raises `MemoBertError` for an unknown mode, missing calibration, an operator that TFLite or the target has not,
+    or a file that came out other than asked."""
+    data = finish(convert(saved_model, mode, feeds), mode, target_runtime)
     with atomic(path) as tmp:
         tmp.write_bytes(data)
-        if (got := tflite_signature(tmp)) != want: raise MemoBertError(f"The file's signature is {got}; the SavedModel has {want}.")
+        if (got := tflite_signature(tmp)) != (want := signature(saved_model)): raise MemoBertError(f"The file's signature is {got}; the SavedModel has {want}.")
     return Path(path)
 
 # %% ../nbs/02_quantize.ipynb #91998606
-def tflite_file(folder, mode="dynamic_int8", seq_len=128, activation="gelu_new", data="memo", calibration=128):
+def tflite_file(folder, mode="dynamic_int8", seq_len=128, activation="gelu_new", data="memo", calibration=128, target_runtime=None):
     "The folder's `tflite/model_<mode>.tflite`, with everything before it."
     one_of("mode", mode, MODES)
-    sm, params = saved_model(folder, seq_len, activation=activation), dict(mode=mode)
+    sm, params = saved_model(folder, seq_len, activation=activation), dict(mode=mode, target_runtime=target_runtime or MODES[mode].runtime)
     if MODES[mode].calibrated: params |= dict(data=data, calibration=calibration)
-    def make(tmp): quantize(sm, tmp, mode, _feeds(folder, seq_len, data, calibration) if MODES[mode].calibrated else None)
+    def make(tmp): quantize(sm, tmp, mode, calibration_feeds(folder, seq_len, data, calibration) if MODES[mode].calibrated else None, params["target_runtime"])
     return folder.build(f"tflite/model_{mode}.tflite", make, step="quantize", parents=["saved_model"], **params)
 
-def _feeds(folder, seq_len, data, n):
+def calibration_feeds(folder, seq_len, data, n):
+    "Inputs `[about n, seq_len]` of the calibration memos of `data`, by name."
     from transformers import AutoTokenizer
     return encode(AutoTokenizer.from_pretrained(folder.path), calibration_memos(load_data(data)["train"], n), seq_len)

@@ -3,6 +3,11 @@ import subprocess, sys
 import pytest
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "runtimes: installs TFLite runtimes into environments of their own")
+    config.addinivalue_line("markers", "clients: installs MediaPipe and the TFLite Task Library (0.8 GB) into environments of their own")
+
+
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory):
     "Two folders made by the same chain at 32 tokens, each in a process of its own."

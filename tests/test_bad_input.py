@@ -44,6 +44,16 @@ def folder(tmp_path):
 def test_parameter(tmp_path, parameters, words): refused(run(tmp_path, "02_quantize", **parameters), *words)
 
 
+@pytest.mark.parametrize("notebook, parameters, words", [
+    ("02_quantize", dict(target_runtime="new"), ("target_runtime is 'new'", "such as 2.7")),
+    ("02d_lengths", dict(lengths="32,16"), ("'32,16'", "longer than the one before")),
+    ("02d_lengths", dict(lengths="short,long"), ("'short,long'", "whole numbers")),
+])
+def test_parameter_of(tmp_path, notebook, parameters, words):
+    refused(run(tmp_path, notebook, **parameters), *words)
+    assert finished(tmp_path) == []
+
+
 def test_model_without_weights(tmp_path, folder):
     refused(run(tmp_path/"out", "01_export", model=folder), "holds no weights", "model.safetensors")
     assert finished(tmp_path/"out") == []
