@@ -132,10 +132,12 @@ def flipped(texts, labels, logits, names, reference):
 
 # %% ../nbs/03_evaluate.ipynb #a9e018a3
 def write_report(folder, table, context, flips):
-    "Write `report.json` (context, one object an artefact, the flipped memos) and each artefact's metrics to the ledger."
+    "Write `report.json`: context, one object an artefact, the flipped memos, and what [02b](02b_runtime_floor.ipynb) found on older runtimes."
     rows = {n: {k: round(float(v), 6) for k, v in r.items()} for n, r in table.iterrows()}
+    old = folder/"runtimes.json"
+    runtimes = json.loads(old.read_text(encoding="utf-8")) if old.exists() else {}
     with atomic(folder/"report.json") as tmp:
-        tmp.write_text(json.dumps(dict(context=context, artefacts=rows, flips=flips.to_dict("records")), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        tmp.write_text(json.dumps(dict(context=context, artefacts=rows, flips=flips.to_dict("records"), runtimes=runtimes), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 # %% ../nbs/03_evaluate.ipynb #d5339282
 CARD = """---

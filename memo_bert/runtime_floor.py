@@ -46,7 +46,7 @@ def runtime_floor(data):
     top = max(ops.release, key=release)
     return top, ops[ops.release == top].op.tolist()
 
-# %% ../nbs/02b_runtime_floor.ipynb #80932355
+# %% ../nbs/02b_runtime_floor.ipynb #9154743d
 class Aligned(flatbuffers.Builder):
     "A Builder whose byte vectors start at multiples of 16, as TFLite's schema asks of constants."
     def StartVector(self, size, count, alignment): return super().StartVector(size, count, 16 if size == 1 else alignment)
@@ -74,41 +74,51 @@ class Edit:
             self.model.buffers.append(b)
         return self.added[data]
 
-    def op(self, name, version, inputs, output, options=None, **fields):
-        "A new operator; `options` names the schema's options class, `fields` are set on it."
-        o = schema.OperatorT()
-        o.opcodeIndex, o.inputs, o.outputs = self.code(name, version), inputs, [output]
-        if options:
-            o.builtinOptions, o.builtinOptionsType = getattr(schema, options + "T")(), getattr(schema.BuiltinOptions, options)
-            for k, v in fields.items(): setattr(o.builtinOptions, k, v)
-        return o
+# %% ../nbs/02b_runtime_floor.ipynb #bdae7ddc
+def _op(self, name, version, inputs, output, options=None, **fields):
+    "A new operator; `options` names the schema's options class, `fields` are set on it."
+    o = schema.OperatorT()
+    o.opcodeIndex, o.inputs, o.outputs = self.code(name, version), inputs, [output]
+    if options:
+        o.builtinOptions, o.builtinOptionsType = getattr(schema, options + "T")(), getattr(schema.BuiltinOptions, options)
+        for k, v in fields.items(): setattr(o.builtinOptions, k, v)
+    return o
 
-    def bytes(self):
-        "The edited model, without the operator codes, constants and scales that nothing uses any more."
-        ops = [o for g in self.model.subgraphs for o in g.operators]
-        for g in self.model.subgraphs:
-            live = {i for o in g.operators for i in (*o.inputs, *o.outputs)} | {*g.inputs, *g.outputs}
-            for t in (t for i, t in enumerate(g.tensors) if i not in live): t.buffer, t.quantization = 0, None
-        live = {t.buffer for g in self.model.subgraphs for t in g.tensors} | {m.buffer for m in self.model.metadata or []}
-        for b in (b for i, b in enumerate(self.model.buffers) if i not in live): b.data = None
-        used = sorted({o.opcodeIndex for o in ops})
-        self.model.operatorCodes = [self.model.operatorCodes[i] for i in used]
-        for o in ops: o.opcodeIndex = used.index(o.opcodeIndex)
-        shared = {}
-        for t in (t for g in self.model.subgraphs for t in g.tensors if t.quantization is not None):
-            t.quantization = shared.setdefault(repr({k: v if v is None else np.asarray(v).tobytes() for k, v in vars(t.quantization).items()}), Once(t.quantization))
-        builder = Aligned(1 << 20)
-        builder.Finish(self.model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
-
-# %% ../nbs/02b_runtime_floor.ipynb #04e4b790
+# %% ../nbs/02b_runtime_floor.ipynb #f3f26c70
 class Once:
-    "An object of the schema that is written once, however often it is referred to; flatbuffers allow that, the generated classes do not."
+    "An object of the schema that is written once, however often it is referred to."
     def __init__(self, it): self.it, self.at = it, None
     def Pack(self, builder):
         if self.at is None: self.at = self.it.Pack(builder)
         return self.at
 
+def _share_scales(model):
+    shared, content = {}, lambda q: repr({k: v if v is None else np.asarray(v).tobytes() for k, v in vars(q).items()})
+    for t in (t for g in model.subgraphs for t in g.tensors if t.quantization is not None):
+        t.quantization = shared.setdefault(content(t.quantization), Once(t.quantization))
+
+# %% ../nbs/02b_runtime_floor.ipynb #54e1392e
+def _prune(model):
+    "Empty the tensors and buffers that nothing uses, and drop the operator codes."
+    ops = [o for g in model.subgraphs for o in g.operators]
+    for g in model.subgraphs:
+        live = {i for o in g.operators for i in (*o.inputs, *o.outputs)} | {*g.inputs, *g.outputs}
+        for t in (t for i, t in enumerate(g.tensors) if i not in live): t.buffer, t.quantization = 0, None
+    live = {t.buffer for g in model.subgraphs for t in g.tensors} | {m.buffer for m in model.metadata or []}
+    for b in (b for i, b in enumerate(model.buffers) if i not in live): b.data = None
+    used = sorted({o.opcodeIndex for o in ops})
+    model.operatorCodes = [model.operatorCodes[i] for i in used]
+    for o in ops: o.opcodeIndex = used.index(o.opcodeIndex)
+
+def _bytes(self):
+    "The edited model, without what nothing uses any more; it is closed then."
+    _prune(self.model); _share_scales(self.model)
+    builder = Aligned(1 << 20)
+    builder.Finish(self.model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+Edit.op, Edit.bytes = _op, _bytes
+
+# %% ../nbs/02b_runtime_floor.ipynb #9793fc2c
 def scales(values):
     "Quantization parameters: symmetric, one scale or one a row."
     q = schema.QuantizationParametersT()
@@ -133,7 +143,7 @@ def add_constant(edit, graph, array, name):
     graph.tensors.append(t)
     return len(graph.tensors) - 1
 
-# %% ../nbs/02b_runtime_floor.ipynb #1eafafbd
+# %% ../nbs/02b_runtime_floor.ipynb #cf7b0884
 def replace(edit, name, by):
     "Replace each operator `name` by the operators that `by(edit, graph, operator)` returns, where it returns any."
     for g in edit.model.subgraphs:
@@ -141,7 +151,7 @@ def replace(edit, name, by):
 
 def _values(edit, tensor): return np.frombuffer(bytes(edit.model.buffers[tensor.buffer].data), np.float32)
 
-# %% ../nbs/02b_runtime_floor.ipynb #e768587c
+# %% ../nbs/02b_runtime_floor.ipynb #90fd3909
 def unfuse_gelu(edit, graph, op):
     "The six operators of a tanh GELU; an exact one (Erf) has no such form and is an error."
     if not op.builtinOptions.approximate: raise MemoBertError("GELU in its exact form needs TFLite 2.9; export with activation gelu_new for an older target_runtime.")
@@ -153,7 +163,7 @@ def unfuse_gelu(edit, graph, op):
     return [mul(x, x, t[0]), mul(t[0], number(b*.044715, "a"), t[1]), edit.op("ADD", 1, [t[1], number(b, "b")], t[2], "AddOptions"),
             mul(x, t[2], t[3]), edit.op("LOGISTIC", 1, [t[3]], t[4]), mul(x, t[4], y)]
 
-# %% ../nbs/02b_runtime_floor.ipynb #4d4bb079
+# %% ../nbs/02b_runtime_floor.ipynb #2fe5cb89
 def scale_rows(edit, graph, op):
     "A hybrid dense layer with a scale per channel as one with a single scale and a multiplication of its outputs; others are left."
     x, w, y = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]], op.outputs[0]
@@ -170,7 +180,7 @@ def scale_rows(edit, graph, op):
     op.inputs, op.outputs = inputs, [inner]
     return [op, edit.op("MUL", 1, [inner, add_constant(edit, graph, r, f"rows_{y}_r")], y, "MulOptions")]
 
-# %% ../nbs/02b_runtime_floor.ipynb #1855ae5f
+# %% ../nbs/02b_runtime_floor.ipynb #ea2aa682
 def as_convolution(edit, graph, op):
     "An integer dense layer with a scale per channel as a 1x1 `CONV_2D` between two `RESHAPE`s; others are left."
     x, w, y = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]], op.outputs[0]
@@ -185,7 +195,7 @@ def as_convolution(edit, graph, op):
     return [edit.op("RESHAPE", 1, [op.inputs[0], shape([1, 1, rows, n], "in")], image), conv,
             edit.op("RESHAPE", 1, [result, shape(list(graph.tensors[y].shape), "out")], y)]
 
-# %% ../nbs/02b_runtime_floor.ipynb #49aacf17
+# %% ../nbs/02b_runtime_floor.ipynb #2b716944
 STEPS = (("FULLY_CONNECTED", "2.17", scale_rows), ("FULLY_CONNECTED", "2.14", as_convolution), ("GELU", "2.9", unfuse_gelu))
 
 def lower(data, target):
@@ -198,7 +208,7 @@ def lower(data, target):
     if new: raise MemoBertError(f"TFLite {target} cannot run this file: it has no {', '.join(new)}.")
     return out
 
-# %% ../nbs/02b_runtime_floor.ipynb #e4ea946a
+# %% ../nbs/02b_runtime_floor.ipynb #ebe42126
 RUNTIMES = (*(f"tflite-runtime=={v}" for v in ("2.7.0", "2.8.0", "2.9.1", "2.10.0", "2.11.0", "2.12.0", "2.13.0", "2.14.0")), "ai-edge-litert==1.0.1", "ai-edge-litert==2.3.0")
 
 def python_for(runtime):
@@ -217,7 +227,7 @@ def side_environment(requirements, python=sys.executable):
             if done.returncode: raise MemoBertError(f"{requirements[0]} could not be installed: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}")
     return home/"bin/python"
 
-# %% ../nbs/02b_runtime_floor.ipynb #0660ff06
+# %% ../nbs/02b_runtime_floor.ipynb #ff42caa9
 TRY = """
 import json, sys, time, numpy as np
 try: from ai_edge_litert.interpreter import Interpreter
@@ -238,7 +248,7 @@ np.savez(sys.argv[2], **{str(sys.argv.index(f)): np.concatenate(o) for f, o in o
 print(json.dumps([said[f] for f in sys.argv[3:]]))
 """
 
-# %% ../nbs/02b_runtime_floor.ipynb #5468fca1
+# %% ../nbs/02b_runtime_floor.ipynb #88868c4a
 def run_on(runtime, paths, feeds):
     "For each TFLite file of `paths` on `runtime`: dict(loads, why, ms a memo, output float32 `[n, ...]`); files take turns at each memo."
     with tempfile.TemporaryDirectory() as d:
