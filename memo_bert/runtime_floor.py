@@ -7,8 +7,8 @@ __all__ = ['RELEASES', 'NAMES', 'UNDERSTATED', 'STEPS', 'RUNTIMES', 'TRY', 'rele
            'runtime_floor', 'Aligned', 'Edit', 'Once', 'scales', 'add_tensor', 'add_constant', 'replace', 'unfuse_gelu',
            'scale_rows', 'as_convolution', 'lower', 'python_for', 'side_environment', 'run_on']
 
-# %% ../nbs/02b_runtime_floor.ipynb #e84bacc7
-import copy, json, shutil, subprocess, sys, tempfile
+# %% ../nbs/02b_runtime_floor.ipynb #c2e9adc6
+import copy, json, os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 import flatbuffers, numpy as np, pandas as pd
 from .core import MemoBertError, assets, atomic, outputs_root
@@ -208,14 +208,16 @@ def lower(data, target):
     if new: raise MemoBertError(f"TFLite {target} cannot run this file: it has no {', '.join(new)}.")
     return out
 
-# %% ../nbs/02b_runtime_floor.ipynb #ebe42126
+# %% ../nbs/02b_runtime_floor.ipynb #c9a1092b
 RUNTIMES = (*(f"tflite-runtime=={v}" for v in ("2.7.0", "2.8.0", "2.9.1", "2.10.0", "2.11.0", "2.12.0", "2.13.0", "2.14.0")), "ai-edge-litert==1.0.1", "ai-edge-litert==2.3.0")
 
 def python_for(runtime):
     "A Python that `runtime` has wheels for, as a command; None where there is none."
     name, version = runtime.split("==")
     if name != "tflite-runtime" or release(version) >= (2, 14): return sys.executable
-    return shutil.which("python3.9") or shutil.which("python3.8")
+    home = Path(os.environ.get("PYENV_ROOT", Path.home()/".pyenv"))
+    found = [shutil.which("python3.9"), shutil.which("python3.8"), *map(str, sorted(home.glob("versions/3.[89].*/bin/python")))]
+    return next((p for p in found if p and not subprocess.run([p, "-c", ""], capture_output=True).returncode), None)
 
 def side_environment(requirements, python=sys.executable):
     "The Python of a virtual environment below `outputs/.environments` that holds the list `requirements` alone, made at the first call."
@@ -227,7 +229,7 @@ def side_environment(requirements, python=sys.executable):
             if done.returncode: raise MemoBertError(f"{requirements[0]} could not be installed: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}")
     return home/"bin/python"
 
-# %% ../nbs/02b_runtime_floor.ipynb #ff42caa9
+# %% ../nbs/02b_runtime_floor.ipynb #0b1e9ffd
 TRY = """
 import json, sys, time, numpy as np
 try: from ai_edge_litert.interpreter import Interpreter
@@ -236,7 +238,8 @@ feeds, out, said, runners = np.load(sys.argv[1]), {}, {}, {}
 for f in sys.argv[3:]:
     try:
         i = Interpreter(f, num_threads=1); i.allocate_tensors()
-        runners[f] = i, i.get_signature_runner()
+        run = i.get_signature_runner()
+        run(**{n: feeds[n][:1] for n in run.get_input_details()}); runners[f] = i, run
     except (ValueError, RuntimeError) as e: said[f] = dict(loads=False, why=str(e).splitlines()[0])
     else: said[f], out[f] = dict(loads=True, ms=[]), []
 for k in range(len(feeds["input_ids"])):
