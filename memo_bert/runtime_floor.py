@@ -29,13 +29,14 @@ def release_of(op, version):
     known = RELEASES.get(op, [])
     return known[version - 1] if version <= len(known) else None
 
-# %% ../nbs/02b_runtime_floor.ipynb #8b927c25
+# %% ../nbs/02b_runtime_floor.ipynb #cd29fa7c
 UNDERSTATED = {("RSQRT", schema.TensorType.INT16): 3}
 
 def op_versions(data):
     "Operators in TFLite bytes as a DataFrame: op, version, release (the first that has it), count."
     m = schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
-    found = [(m.operatorCodes[o.opcodeIndex], g.tensors[o.inputs[0]].type) for g in m.subgraphs for o in g.operators]
+    first = lambda g, o: g.tensors[o.inputs[0]].type if o.inputs is not None and len(o.inputs) else None
+    found = [(m.operatorCodes[o.opcodeIndex], first(g, o)) for g in m.subgraphs for o in g.operators]
     name = lambda c: NAMES[max(c.builtinCode, c.deprecatedBuiltinCode)]
     rows = pd.Series([(name(c), UNDERSTATED.get((name(c), t), c.version)) for c, t in found]).value_counts()
     return pd.DataFrame([dict(op=o, version=v, release=release_of(o, v), count=n) for (o, v), n in sorted(rows.items())])
