@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 NBS    := 00_core 00a_data 00b_finetune 01_export 01a_graph 01b_gather_int32 01c_unsqueeze_11 01d_to_tf 02_quantize 02a_quantize_onnx 02b_runtime_floor 02c_metadata 02d_lengths 02e_inspect 03_evaluate 03b_encoder 04_classify 05_command index
 RUNS   := outputs/memo/runs
 
-.PHONY: run test clients env clean export notebooks bundle
+.PHONY: run test runtimes clients env clean export notebooks bundle
 
 env: $(VENV)/ready
 
@@ -21,9 +21,12 @@ run: env            ## every notebook headless, then the table of results
 	$(BIN)/python -c "import json; from memo_bert.evaluate import results_table; print(results_table(json.load(open('outputs/memo/report.json'))['artefacts']))"
 
 test: env           ## notebooks in step with the package, their assertions, pytest, one headless run
-	$(BIN)/pytest -q -m "not clients" tests
+	$(BIN)/pytest -q -m "not clients and not runtimes" tests
 	MEMO_BERT_OUTPUTS=$(CURDIR)/outputs/.test $(BIN)/nbdev_test --n_workers 1 --timing --skip_file_re '^(02b_runtime_floor|03_evaluate|03b_encoder|index)'
 	mkdir -p outputs/.test && cd nbs && MEMO_BERT_OUTPUTS=$(CURDIR)/outputs/.test $(abspath $(BIN))/papermill --progress-bar 02_quantize.ipynb $(CURDIR)/outputs/.test/02_quantize.int8.ipynb -p mode int8
+
+runtimes: env       ## files for old runtimes on the runtimes themselves, as far as there are Pythons for them (fetches them)
+	$(BIN)/pytest -q -m runtimes tests
 
 clients: env        ## the packed file in the real MediaPipe and TFLite Task Library (fetches both, 0.8 GB)
 	$(BIN)/pytest -q -m clients tests
