@@ -191,7 +191,7 @@ def as_convolution(edit, graph, op):
     image = add_tensor(graph, x, f"conv_{y}_x", [1, 1, rows, n])
     result = add_tensor(graph, graph.tensors[y], f"conv_{y}_y", [1, 1, rows, out])
     shape = lambda s, name: add_constant(edit, graph, np.array(s, np.int32), f"conv_{y}_{name}")
-    conv = edit.op("CONV_2D", 3, [image, kernel, *op.inputs[2:]], result, "Conv2DOptions", strideW=1, strideH=1, padding=schema.Padding.VALID,
+    conv = edit.op("CONV_2D", 3, [image, kernel, *(i for i in op.inputs[2:] if i >= 0)], result, "Conv2DOptions", strideW=1, strideH=1, padding=schema.Padding.VALID,
                dilationWFactor=1, dilationHFactor=1, fusedActivationFunction=op.builtinOptions.fusedActivationFunction)
     return [edit.op("RESHAPE", 1, [op.inputs[0], shape([1, 1, rows, n], "in")], image), conv,
             edit.op("RESHAPE", 1, [result, shape(list(graph.tensors[y].shape), "out")], y)]
