@@ -182,6 +182,12 @@ def scale_rows(edit, graph, op):
     return [op, edit.op("MUL", 1, [inner, add_constant(edit, graph, r, f"rows_{y}_r")], y, "MulOptions")]
 
 # %% ../nbs/02b_runtime_floor.ipynb #ea2aa682
+def _no_bias(edit, graph, x, w, y):
+    "Index of a bias of zeros, which an integer `CONV_2D` insists on."
+    i = add_constant(edit, graph, np.zeros(w.shape[0], np.int32), f"conv_{y}_b")
+    graph.tensors[i].quantization = scales([x.quantization.scale[0]*s for s in w.quantization.scale])
+    return i
+
 def as_convolution(edit, graph, op):
     "An integer dense layer with a scale per channel as a 1x1 `CONV_2D` between two `RESHAPE`s; others are left."
     x, w, y = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]], op.outputs[0]
@@ -190,8 +196,9 @@ def as_convolution(edit, graph, op):
     kernel = add_tensor(graph, w, f"conv_{y}_w", [out, 1, 1, n], buffer=w.buffer)
     image = add_tensor(graph, x, f"conv_{y}_x", [1, 1, rows, n])
     result = add_tensor(graph, graph.tensors[y], f"conv_{y}_y", [1, 1, rows, out])
+    bias = op.inputs[2] if len(op.inputs) > 2 and op.inputs[2] >= 0 else _no_bias(edit, graph, x, w, y)
     shape = lambda s, name: add_constant(edit, graph, np.array(s, np.int32), f"conv_{y}_{name}")
-    conv = edit.op("CONV_2D", 3, [image, kernel, *(i for i in op.inputs[2:] if i >= 0)], result, "Conv2DOptions", strideW=1, strideH=1, padding=schema.Padding.VALID,
+    conv = edit.op("CONV_2D", 3, [image, kernel, bias], result, "Conv2DOptions", strideW=1, strideH=1, padding=schema.Padding.VALID,
                dilationWFactor=1, dilationHFactor=1, fusedActivationFunction=op.builtinOptions.fusedActivationFunction)
     return [edit.op("RESHAPE", 1, [op.inputs[0], shape([1, 1, rows, n], "in")], image), conv,
             edit.op("RESHAPE", 1, [result, shape(list(graph.tensors[y].shape), "out")], y)]
