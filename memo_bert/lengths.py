@@ -64,7 +64,7 @@ def lengths_file(folder, mode="dynamic_int8", lengths=LENGTHS, activation="gelu_
     def raw(n):
         with tempfile.TemporaryDirectory() as d:
             sm = saved_model(ModelFolder(str(folder.path), root=d), n, activation=activation)
-            return convert(sm, mode, calibration_feeds(folder, n, data, calibration) if MODES[mode].calibrated else None)
+            return convert(sm, mode, calibration_feeds(folder, n, data, calibration if n == max(lengths) else 1) if MODES[mode].calibrated else None)
     def make(tmp): tmp.write_bytes(finish(merge({n: raw(n) for n in lengths}), mode, target))
     return folder.build(f"tflite/model_{mode}_lengths.tflite", make, step="lengths", parents=["model.safetensors"],
                         mode=mode, lengths=list(lengths), activation=activation, data=data, calibration=calibration, target_runtime=target)

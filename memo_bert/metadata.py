@@ -10,9 +10,9 @@ __all__ = ['NAMES', 'TABLES', 'DESCRIPTIONS', 'CHINESE', 'CLIENTS', 'name_and_sc
 # %% ../nbs/02c_metadata.ipynb #f92b2662
 import inspect, io, json, os, string, subprocess, sys, unicodedata, zipfile
 from pathlib import Path
-import flatbuffers, numpy as np
+import flatbuffers, numpy as np, tflite
 from .core import MemoBertError, atomic, one_of, versions
-from .quantize import tflite, tflite_file, tflite_signature
+from .quantize import tflite_file, tflite_signature
 from .runtime_floor import Edit, add_tensor, schema, side_environment
 
 # %% ../nbs/02c_metadata.ipynb #dfa8378e

@@ -1,12 +1,12 @@
 "The file for the phone's standard clients: what is packed in it, what is refused, and what the real clients say of it."
 import zipfile
 
-import flatbuffers
 import numpy as np
 import pytest
 from memo_bert.core import MemoBertError
 from memo_bert.metadata import CLIENTS, ask, client_ids, pack_task, read_task
-from memo_bert.quantize import MODES, open_tflite, schema
+from memo_bert.quantize import MODES, open_tflite
+from memo_bert.runtime_floor import Edit
 
 NAMES = ["ids", "mask", "segment_ids"]
 TEXTS = ["明天下午三点开会", "鸡蛋 牛奶 挂面", "WiFi密码 Cat2026!", "", "字"*300, "买\u200b菜 café"]
@@ -23,11 +23,9 @@ def packed(chain, tmp_path_factory):
 
 def edited(root, path, change):
     "The plain file with `change` made to its model object."
-    model = schema.ModelT.InitFromPackedBuf(bytearray((root/"tflite/model_dynamic_int8.tflite").read_bytes()), 0)
-    change(model)
-    b = flatbuffers.Builder(1024)
-    b.Finish(model.Pack(b), b"TFL3")
-    path.write_bytes(bytes(b.Output()))
+    edit = Edit((root/"tflite/model_dynamic_int8.tflite").read_bytes())
+    change(edit.model)
+    path.write_bytes(edit.bytes())
     return path
 
 
