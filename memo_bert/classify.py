@@ -20,8 +20,9 @@ def open_onnx(path, threads):
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     dtype = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
-    inputs = session.get_inputs()
-    return lambda x: session.run(["logits"], x)[0], {i.name: dtype[i.type] for i in inputs}, [inputs[0].shape[1]]
+    inputs, most = session.get_inputs(), int(session.get_modelmeta().custom_metadata_map.get("max_tokens", 128))
+    n = inputs[0].shape[1]
+    return lambda x: session.run(["logits"], x)[0], {i.name: dtype[i.type] for i in inputs}, [n] if isinstance(n, int) else range(1, most + 1)
 
 # %% ../nbs/04_classify.ipynb #81e244ab
 def open_litert(path, threads):

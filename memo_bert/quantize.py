@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODES', 'FLOAT_OPS', 'Mode', 'open_tflite', 'tflite_signature', 'tflite_ops', 'run_tflite', 'calibration_memos',
-           'store_int8', 'convert', 'finish', 'quantize', 'tflite_file', 'calibration_feeds']
+           'dense_outputs', 'output_ranges', 'equalize_outputs', 'store_int8', 'convert', 'finish', 'quantize',
+           'tflite_file', 'calibration_feeds']
 
 # %% ../nbs/02_quantize.ipynb #29bcacc6
 import re
@@ -15,9 +16,9 @@ from .core import MemoBertError, atomic, one_of, quiet
 from .to_tf import saved_model, signature, tf
 from .export import encode
 from .data import load_data
-from .runtime_floor import TYPES, Edit, add_constant, floats, ints, lower, op_name, release
+from .runtime_floor import TYPES, Edit, add_constant, add_tensor, floats, ints, lower, op_name, release, scales
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 # %% ../nbs/02_quantize.ipynb #bb6483fa
 @dataclass(frozen=True)
@@ -103,6 +104,52 @@ def _converter(path, mode, samples):
     if mode == "int16x8": c.target_spec.supported_ops.insert(0, tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8)
     return lambda: _selective(c, samples) if mode == "int8" else c.convert()
 
+# %% ../nbs/02_quantize.ipynb #41b8423b
+def dense_outputs(edit, graph):
+    "Integer dense layers of `graph` whose outputs only a DEQUANTIZE uses, without activation of their own: (layer, DEQUANTIZE) in order."
+    users = lambda o: [u for u in graph.operators if o.outputs[0] in ints(u.inputs)]
+    whole = lambda o: edit.name(o) == "FULLY_CONNECTED" and graph.tensors[o.inputs[0]].type == schema.TensorType.INT8 and not o.builtinOptions.fusedActivationFunction
+    pairs = [(o, users(o)) for o in graph.operators if whole(o)]
+    return [(o, u[0]) for o, u in pairs if len(u) == 1 and edit.name(u[0]) == "DEQUANTIZE"]
+
+# %% ../nbs/02_quantize.ipynb #52f44798
+def output_ranges(data, feeds):
+    "For each of `dense_outputs` of the main graph float32 `[channels]`: the largest absolute output on `feeds`, in float from the layer's int8 input."
+    edit = Edit(data)
+    graph, tops = edit.model.subgraphs[0], []
+    with quiet():
+        interpreter = Interpreter(model_content=data, experimental_preserve_all_tensors=True, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+        run = interpreter.get_signature_runner("serving_default")
+    def layer(op):
+        x, w, b = (graph.tensors[i] if i >= 0 else None for i in (*op.inputs, -1)[:3])
+        scale, zero, w, b = x.quantization.scale[0], x.quantization.zeroPoint[0], floats(edit, w).T, floats(edit, b) if b else 0
+        return lambda: np.abs((interpreter.get_tensor(op.inputs[0]).astype(np.float32) - zero)*scale@w + b).reshape(-1, w.shape[1]).max(0)
+    layers = [layer(op) for op, _ in dense_outputs(edit, graph)]
+    for i in range(len(feeds["input_ids"])):
+        run(**{k: feeds[k][i:i + 1].astype(np.int32) for k in run.get_input_details()})
+        tops.append([top() for top in layers])
+    return [np.max(t, axis=0) for t in zip(*tops)]
+
+# %% ../nbs/02_quantize.ipynb #f9de5ed9
+def _spread(edit, graph, op, after, r):
+    "Give every output channel of integer layer `op` the whole of int8: scales divided by `r`, and a MUL by `r` behind `after`."
+    y, out = op.outputs[0], after.outputs[0]
+    scaled = lambda i, part: add_tensor(graph, (t := graph.tensors[i]), f"spread_{y}_{part}", buffer=t.buffer, scale=np.array(t.quantization.scale, np.float32)/r)
+    op.inputs = [op.inputs[0], scaled(op.inputs[1], "w"), *(scaled(i, "b") if i >= 0 else i for i in op.inputs[2:3])]
+    graph.tensors[y].quantization = scales([1/127])
+    inner = add_tensor(graph, graph.tensors[out], f"spread_{y}")
+    after.outputs = [inner]
+    mul = edit.op("MUL", 1, [inner, add_constant(edit, graph, r, f"spread_{y}_r")], out, "MulOptions")
+    graph.operators.insert(graph.operators.index(after) + 1, mul)
+
+def equalize_outputs(data, feeds, least=4):
+    "TFLite bytes in which the outputs of the integer dense layers with a channel `least` times as wide as the median one are equalized."
+    edit, ranges = Edit(data), output_ranges(data, feeds)
+    for g in edit.model.subgraphs:
+        for (op, after), r in zip(dense_outputs(edit, g), ranges):
+            if r.max() >= least*np.median(r): _spread(edit, g, op, after, np.maximum(r, r.max()/1000).astype(np.float32))
+    return edit.bytes()
+
 # %% ../nbs/02_quantize.ipynb #59f80703
 def store_int8(data, least=65_536):
     "TFLite bytes in which float constants of at least `least` bytes are int8 with one scale, dequantized when the model runs."
@@ -111,7 +158,7 @@ def store_int8(data, least=65_536):
         for i, t in enumerate(list(graph.tensors)):
             d = edit.model.buffers[t.buffer].data
             if t.type != schema.TensorType.FLOAT32 or d is None or len(d) < least: continue
-            w = floats(edit, t).reshape(t.shape)
+            w = floats(edit, t)
             scale = float(np.abs(w).max()/127)
             twin = add_constant(edit, graph, np.round(w/scale).astype(np.int8), f"int8_{i}", [scale])
             graph.operators.insert(0, edit.op("DEQUANTIZE", 2, [twin], i))
@@ -128,8 +175,9 @@ def convert(saved_model, mode, feeds=None):
         for i in range(len(feeds["input_ids"])): yield {k: feeds[k][i:i + 1].astype(np.int32) for k in names}
     return _convert(lambda: _converter(saved_model, mode, samples)())
 
-def finish(data, mode, target_runtime=None):
-    "The converter's bytes with their large float constants stored as the mode says, for `target_runtime` or else the mode's own."
+def finish(data, mode, target_runtime=None, feeds=None):
+    "The converter's bytes with the steps above that belong to `mode`, for `target_runtime` or else the mode's own; `feeds` as for `convert`."
+    if mode == "int8": data = equalize_outputs(data, feeds)
     if mode in ("dynamic_int8", "int8"): data = store_int8(data)
     return lower(data, target_runtime or MODES[mode].runtime)
 
@@ -141,7 +189,7 @@ def quantize(saved_model, path, mode="dynamic_int8", feeds=None, target_runtime=
     that must run the file; None for the mode's own. Built-in operators only; the file's signature `serving_default` is checked against
     the SavedModel's. Raises `MemoBertError` for an unknown mode, missing calibration, an operator that TFLite or the target has not,
     or a file that came out other than asked."""
-    data = finish(convert(saved_model, mode, feeds), mode, target_runtime)
+    data = finish(convert(saved_model, mode, feeds), mode, target_runtime, feeds)
     with atomic(path) as tmp:
         tmp.write_bytes(data)
         if (got := tflite_signature(tmp)) != (want := signature(saved_model)): raise MemoBertError(f"The file's signature is {got}; the SavedModel has {want}.")

@@ -36,17 +36,17 @@ def quantize_onnx(onnx_path, path, recipe="int8"):
         raise MemoBertError(f"{Path(onnx_path).name} is quantized already; give the float model.")
     with atomic(path) as tmp, quiet():
         source = Path(onnx_path)
-        if r.prepare: quant_pre_process(str(source), str(source := tmp.with_suffix(".prepared.onnx")))
+        if r.prepare: quant_pre_process(str(source), str(source := tmp.with_suffix(".prepared.onnx")), skip_symbolic_shape=True)
         quantize_dynamic(str(source), str(tmp), **r.options)
         load_graph(tmp)
     return Path(path)
 
 # %% ../nbs/02a_quantize_onnx.ipynb #badf4933
 def pc_file(folder, recipe="int8", seq_len=128, opset=12, activation="gelu_new"):
-    "The folder's `onnx/model_<recipe>.onnx`, with everything before it."
-    source = onnx_file(folder, seq_len, opset, activation)
+    "The folder's `onnx/model_<recipe>.onnx`, which takes 1 to `seq_len` tokens, with everything before it."
+    source = onnx_file(folder, seq_len, opset, activation, free=True)
     return folder.build(f"onnx/model_{one_of('recipe', recipe, RECIPES)}.onnx", lambda tmp: quantize_onnx(source, tmp, recipe),
-                        step="quantize_onnx", parents=["onnx/model.onnx"], recipe=recipe)
+                        step="quantize_onnx", parents=["onnx/model_free.onnx"], recipe=recipe)
 
 # %% ../nbs/02a_quantize_onnx.ipynb #ccca59d9
 def open_onnx(path, threads=1):

@@ -147,12 +147,12 @@ def scales(values):
     q.scale, q.zeroPoint = list(values), [0]*len(values)
     return q
 
-def add_tensor(graph, like, name, shape=None, buffer=0, scale=None):
+def add_tensor(graph, like, name, shape=None, buffer=0, scale=()):
     "Index of a new tensor of `graph` with the type of tensor `like`, its shape and quantization unless others are given."
     t = copy.copy(like)
     t.name, t.buffer = name.encode(), buffer
     if shape is not None: t.shape, t.shapeSignature = list(shape), None
-    if scale is not None: t.quantization = scales([scale])
+    if len(scale): t.quantization = scales(scale)
     graph.tensors.append(t)
     return len(graph.tensors) - 1
 
@@ -171,8 +171,10 @@ def replace(edit, name, by):
         g.operators = [n for o in g.operators for n in ((by(edit, g, o) or [o]) if edit.name(o) == name else [o])]
 
 def floats(edit, tensor):
-    "The float32 values of a constant."
-    return np.frombuffer(bytes(edit.model.buffers[tensor.buffer].data), np.float32)
+    "The float32 values of a float32, int8 or int32 constant in its shape; integers are multiplied by their scales, one or one a row."
+    kind = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.INT8: np.int8, schema.TensorType.INT32: np.int32}[tensor.type]
+    v = np.frombuffer(bytes(edit.model.buffers[tensor.buffer].data), kind).reshape(tensor.shape)
+    return v if kind is np.float32 else v*np.array(tensor.quantization.scale, np.float32).reshape(-1, *[1]*(v.ndim - 1))
 
 # %% ../nbs/02b_runtime_floor.ipynb #90fd3909
 def unfuse_gelu(edit, graph, op):
@@ -197,7 +199,7 @@ def scale_rows(edit, graph, op):
     if op.builtinOptions.fusedActivationFunction: raise MemoBertError("FULLY_CONNECTED with a fused activation and a scale per channel needs TFLite 2.17.")
     one = float(np.exp(np.log(s).mean()))
     r = (s/one).astype(np.float32)
-    inputs[1] = add_tensor(graph, w, f"rows_{y}_w", buffer=w.buffer, scale=one)
+    inputs[1] = add_tensor(graph, w, f"rows_{y}_w", buffer=w.buffer, scale=[one])
     if len(inputs) > 2 and inputs[2] >= 0: inputs[2] = add_constant(edit, graph, floats(edit, graph.tensors[inputs[2]])/r, f"rows_{y}_b")
     inner = add_tensor(graph, graph.tensors[y], f"rows_{y}")
     op.inputs, op.outputs = inputs, [inner]

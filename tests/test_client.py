@@ -41,3 +41,9 @@ def test_wheel_and_sdist(tmp_path):
     wanted = {"model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "labels.txt", "onnx/model_int8.onnx"}
     assert {f"memo_bert/assets/memo/{n}" for n in wanted} | {f"memo_bert/assets/corpus/{n}" for n in ("train.jsonl", "val.jsonl", "test.jsonl", "grammar.json")} <= names
     assert len(list(tmp_path.glob("*.tar.gz"))) == 1
+
+
+def test_the_pc_file_takes_a_memo_at_its_own_length():
+    pc = MemoClassifier()
+    assert pc.encode("开会")["input_ids"].shape == (1, 4)
+    assert pc.encode("开"*300)["input_ids"].shape == (1, pc.seq_len) == (1, 128)

@@ -15,7 +15,7 @@ def inspect(*args): return subprocess.run([*MEMO_BERT, "inspect", *map(str, args
 @pytest.fixture(scope="module")
 def reports(chain):
     "The JSON report of every file of the chain."
-    done = {rel: inspect(chain[0]/rel, "--json") for rel in HOLDS}
+    done = {rel: inspect(chain[0]/rel, "--json", "--tokens", 32) for rel in HOLDS}
     assert all(d.returncode == 0 and d.stderr == "" for d in done.values())
     return {rel: json.loads(d.stdout) for rel, d in done.items()}
 
