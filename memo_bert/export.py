@@ -106,7 +106,7 @@ def free_length(path, seq_len):
     m = onnx.load(path)
     targets = {n.input[1] for n in m.graph.node if n.op_type == "Reshape"}
     constants = {n.output[0]: n.attribute[0].t for n in m.graph.node if n.op_type == "Constant"} | {t.name: t for t in m.graph.initializer}
-    for name, t in constants.items():
+    for name, t in ((name, t) for name, t in constants.items() if t.data_type == onnx.TensorProto.INT64):
         v = numpy_helper.to_array(t).copy()
         if name in targets and v.size > 1 and v[1] == seq_len: v[1] = 0
         elif v.shape == (1, seq_len) and (v == v[0, 0]).all(): v = v[:, :1]

@@ -116,11 +116,6 @@ class File:
     format: str; bytes: int; nets: list; ports: list; metadata: dict; operators: list; floor: dict; stamp: dict = field(default_factory=dict)
 
 # %% ../nbs/02e_inspect.ipynb #0c61505c
-def _operators(nets, since):
-    "One dict an operator and version: op, version, since, count."
-    found = Counter((p.domain, p.kind, p.version) for n in nets for p in n.ops)
-    return [dict(op=f"{d}::{k}" if d else k, version=v, since=since(d, k, v), count=c) for (d, k, v), c in sorted(found.items())]
-
 def _tflite_floor(data, operators):
     top, names = runtime_floor(data)
     return dict(runtime="TFLite", release=top, because_of=names, unknown=[f"{o['op']} {o['version']}" for o in operators if o["since"] is None])
@@ -237,6 +232,11 @@ def ort_floor(opset, ir):
     return top, [n for n, r in by.items() if r == top]
 
 # %% ../nbs/02e_inspect.ipynb #b69c7b72
+def _onnx_operators(net):
+    "One dict an operator and version: op, version, since, count."
+    found = Counter((p.domain, p.kind, p.version) for p in net.ops)
+    return [dict(op=f"{d}::{k}" if d else k, version=v, since=f"opset {v}", count=c) for (d, k, v), c in sorted(found.items())]
+
 def _onnx_floor(model, opsets):
     top, why = ort_floor(opsets.get("", 1), model.ir_version)
     return dict(runtime="ONNX Runtime", release=top, because_of=why, unknown=sorted(d for d in opsets if d))
@@ -263,7 +263,7 @@ def read_onnx(path, tokens=128):
     known = dict(producer=f"{model.producer_name} {model.producer_version}".strip(), description=model.doc_string)
     metadata = {k: v for k, v in known.items() if v} | {p.key: p.value for p in model.metadata_props}
     size = sum(nbytes(f) for f in {Path(path)} | _tensor_files(path))
-    return File("ONNX", size, [net], _onnx_ports(model), metadata, _operators([net], lambda d, k, v: f"opset {v}"), _onnx_floor(model, opsets),
+    return File("ONNX", size, [net], _onnx_ports(model), metadata, _onnx_operators(net), _onnx_floor(model, opsets),
                 dict(ir_version=model.ir_version, **{f"opset {d or 'ai.onnx'}": v for d, v in opsets.items()}))
 
 # %% ../nbs/02e_inspect.ipynb #661403eb

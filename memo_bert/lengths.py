@@ -61,11 +61,12 @@ def lengths_file(folder, mode="dynamic_int8", lengths=LENGTHS, activation="gelu_
     "The folder's `tflite/model_<mode>_lengths.tflite`, with a signature for each of `lengths`."
     checkpoint(folder)
     target = target_runtime or MODES[mode].runtime
-    memos = calibration_feeds(folder, max(lengths), data, calibration) if MODES[mode].calibrated else None
-    def raw(n):
-        with tempfile.TemporaryDirectory() as d:
-            sm = saved_model(ModelFolder(str(folder.path), root=d), n, activation=activation)
-            return convert(sm, mode, memos and {k: v[:1, :n] for k, v in memos.items()})
-    def make(tmp): tmp.write_bytes(finish(merge({n: raw(n) for n in lengths}), mode, target, memos))
+    def raw(n, memos):
+        with tempfile.TemporaryDirectory() as d: return convert(saved_model(ModelFolder(str(folder.path), root=d), n, activation=activation), mode, memos)
+    def make(tmp):
+        memos = calibration_feeds(folder, max(lengths), data, calibration) if MODES[mode].calibrated else None
+        one = lambda n: memos and {k: v[:1, :n] for k, v in memos.items()}
+        files = {n: raw(n, memos if n == max(lengths) else one(n)) for n in lengths}
+        tmp.write_bytes(finish(merge(files), mode, target, memos))
     return folder.build(f"tflite/model_{mode}_lengths.tflite", make, step="lengths", parents=["model.safetensors"],
                         mode=mode, lengths=list(lengths), activation=activation, data=data, calibration=calibration, target_runtime=target)
