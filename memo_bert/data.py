@@ -98,6 +98,7 @@ def _bundled():
     splits = {s: read_memos(assets(f"corpus/{s}.jsonl")) for s in ("train", "val", "test")}
     grammar = expand(json.loads(assets("corpus/grammar.json").read_text(encoding="utf-8")), GRAMMAR_PER_LABEL)
     train = pd.concat([splits["train"].assign(source="hand"), grammar.assign(source="grammar")]).drop_duplicates("text")
+    splits["test"] = pd.concat([splits["test"].assign(source="first round"), read_memos(assets("corpus/test_second.jsonl")).assign(source="second round")])
     splits["train"] = drop_near(train, pd.concat([splits["val"], splits["test"]]))
     return splits
 

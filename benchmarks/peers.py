@@ -1,0 +1,120 @@
+"""Our phone file beside what others write from the same weights, in one run on one machine.
+
+    python benchmarks/peers.py            # the bundled model and ERNIE 3.0 nano's full shape
+    python benchmarks/peers.py --models memo
+
+The peers install themselves into environments of their own below outputs/.environments (about 5 GB at the first run).
+"""
+import argparse, json, shutil, subprocess, tempfile
+from pathlib import Path
+import numpy as np, pandas as pd, torch
+from ai_edge_litert.interpreter import Interpreter
+from transformers import AutoTokenizer, ErnieConfig, ErnieForSequenceClassification
+from memo_bert.core import MemoBertError, ModelFolder, machine, one_of, outputs_root, quiet, side_by_side
+from memo_bert.data import load_data
+from memo_bert.export import encode, onnx_file, torch_outputs, with_activation
+from memo_bert.finetune import place, read_model
+from memo_bert.lengths import LENGTHS, lengths_file
+from memo_bert.quantize import tflite_file
+from memo_bert.runtime_floor import runtime_floor, side_environment
+
+HERE, LONGEST, CHARACTERS = Path(__file__).resolve().parent, 128, (12, 30, 100)
+
+
+def ernie_folder():
+    "ERNIE 3.0 nano's full shape (40 000 tokens, 2 048 positions, task types) with the bundled weights where it has room, so that labels mean something."
+    memo, tokenizer = read_model("memo")
+    torch.manual_seed(0)
+    config = ErnieConfig(**(memo.config.to_dict() | dict(vocab_size=40_000, max_position_embeddings=2048, type_vocab_size=4, task_type_vocab_size=3, use_task_id=True)))
+    net, weights = ErnieForSequenceClassification(config), memo.state_dict()
+    for name, w in net.state_dict().items():
+        if "task_type" in name: w.zero_()
+        elif name in weights: w[tuple(slice(n) for n in weights[name].shape)] = weights[name]
+    folder = ModelFolder("ernie_nano_shape")
+    place(folder, net.eval(), tokenizer, step="finetune", source="bundled weights in ERNIE 3.0 nano's shape")
+    return folder
+
+
+def environment(name): return side_environment((HERE/f"{name}.txt").read_text().split())
+
+
+def done(command, what):
+    out = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    if out.returncode: raise MemoBertError(f"{what} failed: {(out.stderr.strip() or out.stdout.strip()).splitlines()[-1]}")
+
+
+def litert_torch(folder, work):
+    done([environment("litert-torch"), HERE/"litert_torch_file.py", folder.path, LONGEST, work/"litert_torch.tflite"], "litert-torch")
+    return work/"litert_torch.tflite"
+
+
+def onnx2tf(folder, work):
+    source = shutil.copy(onnx_file(folder, LONGEST), work/"model.onnx")
+    done([environment("onnx2tf"), "-m", "onnx2tf", "-i", source, "-o", work/"onnx2tf", "-odrqt", "-n"], "onnx2tf")
+    return work/"onnx2tf/model_dynamic_range_quant.tflite"
+
+
+FILES = {"memo_bert dynamic_int8, lengths": lambda f, w: lengths_file(f), "litert-torch dynamic_wi8": litert_torch,
+         "onnx2tf dynamic range": onnx2tf, "fixed 128, fp32": lambda f, w: tflite_file(f, "fp32", LONGEST)}
+
+
+def classifier(path):
+    "A function from one memo's arrays `[1, 128]` to its logits by the file's shortest graph that holds it, on LiteRT with one thread."
+    with quiet():
+        i = Interpreter(str(path), num_threads=1)
+        signatures = [s for s in i.get_signature_list() if s != "serving_default"] if f"seq{LENGTHS[0]}" in i.get_signature_list() else [None]
+        runners = {}
+        for s in signatures:
+            r = i.get_signature_runner(s)
+            names = {next(n for n in ("input_ids", "attention_mask", "token_type_ids") if n in k): k for k in r.get_input_details()}
+            details = r.get_input_details()
+            length = int(next(iter(details.values()))["shape"][1])
+            runners[length] = r, {n: (k, details[k]["dtype"]) for n, k in names.items()}
+            r(**{k: np.ones((1, length), d) for k, d in runners[length][1].values()})
+    def call(x):
+        n = next(n for n in sorted(runners) if n >= x["attention_mask"].sum())
+        r, names = runners[n]
+        return next(iter(r(**{k: x[m][:, :n].astype(d) for m, (k, d) in names.items()}).values()))[0]
+    return call
+
+
+def compare(folder, rounds):
+    "DataFrame of the files made from `folder`: MB, median ms at each of CHARACTERS, times the fixed file's speed on a short memo, flips against PyTorch, oldest TFLite."
+    net, tokenizer = read_model(str(folder.path))
+    texts = load_data()["val"].text.tolist()
+    x = encode(tokenizer, texts, LONGEST)
+    want = torch_outputs(with_activation(net, "gelu_new"), x)["logits"].argmax(1)
+    row = lambda a, k: {n: v[k:k + 1] for n, v in a.items()}
+    with tempfile.TemporaryDirectory() as d:
+        paths = {n: make(folder, Path(d)) for n, make in FILES.items()}
+        calls = {n: classifier(p) for n, p in paths.items()}
+        table = {n: dict(MB=p.stat().st_size/1e6) for n, p in paths.items()}
+        for c in CHARACTERS:
+            one = encode(tokenizer, ["记"*c], LONGEST)
+            for n, t in side_by_side({n: lambda f=f: f(one) for n, f in calls.items()}, rounds=rounds).items(): table[n][f"ms, {c} characters"] = 1000*float(np.median(t))
+        for n, f in calls.items(): table[n]["flips"] = sum(int(f(row(x, k)).argmax() != want[k]) for k in range(len(texts)))
+        for n, p in paths.items(): table[n]["oldest TFLite"] = runtime_floor(p.read_bytes())[0] or "newer than known"
+    table = pd.DataFrame(table).T
+    short = table[f"ms, {CHARACTERS[0]} characters"]
+    table.insert(len(CHARACTERS) + 1, "short memo, times the fp32 file", short["fixed 128, fp32"]/short)
+    return table, len(texts)
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    a.add_argument("--models", nargs="+", default=["memo", "ernie"], help="memo, ernie (its full shape)")
+    a.add_argument("--rounds", type=int, default=60, help="interleaved runs a length")
+    a = a.parse_args()
+    for m in a.models: one_of("models", m, ("memo", "ernie"))
+    kept = {}
+    for m in a.models:
+        table, n = compare(ernie_folder() if m == "ernie" else ModelFolder("memo"), a.rounds)
+        print(f"\n{m}: {n} validation memos, LiteRT, 1 thread, batch 1, median of {a.rounds} interleaved runs; {machine()}\n")
+        print(table.map(lambda v: f"{v:.2f}" if isinstance(v, float) else v).to_string())
+        kept[m] = table.to_dict("index")
+    (outputs_root()/"peers.json").write_text(json.dumps(dict(machine=machine(), rounds=a.rounds, tables=kept), indent=1, default=float) + "\n")
+
+
+if __name__ == "__main__":
+    try: main()
+    except MemoBertError as e: raise SystemExit(f"peers: {e}")
