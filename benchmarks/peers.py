@@ -5,16 +5,16 @@
 
 The peers install themselves into environments of their own below outputs/.environments (about 5 GB at the first run).
 """
-import argparse, json, shutil, subprocess, tempfile
+import argparse, json, subprocess, tempfile
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from ai_edge_litert.interpreter import Interpreter
 from transformers import AutoTokenizer, ErnieConfig, ErnieForSequenceClassification
 from memo_bert.core import MemoBertError, ModelFolder, machine, one_of, outputs_root, quiet, side_by_side
 from memo_bert.data import load_data
-from memo_bert.export import encode, onnx_file, torch_outputs, with_activation
+from memo_bert.export import INPUTS, encode, onnx_file, torch_outputs, with_activation
 from memo_bert.finetune import place, read_model
-from memo_bert.lengths import LENGTHS, lengths_file
+from memo_bert.lengths import lengths_file
 from memo_bert.quantize import tflite_file
 from memo_bert.runtime_floor import runtime_floor, side_environment
 
@@ -49,32 +49,49 @@ def litert_torch(folder, work):
 
 
 def onnx2tf(folder, work):
-    source = shutil.copy(onnx_file(folder, LONGEST), work/"model.onnx")
-    done([environment("onnx2tf"), "-m", "onnx2tf", "-i", source, "-o", work/"onnx2tf", "-odrqt", "-n"], "onnx2tf")
-    return work/"onnx2tf/model_dynamic_range_quant.tflite"
+    python = environment("onnx2tf")
+    done([python, "-m", "onnxsim", onnx_file(folder, LONGEST), work/"simple.onnx"], "onnxsim")
+    done([python, "-m", "onnx2tf", "-i", work/"simple.onnx", "-o", work/"onnx2tf", "-odrqt", "-n"], "onnx2tf")
+    return work/"onnx2tf/simple_dynamic_range_quant.tflite"
 
 
 FILES = {"memo_bert dynamic_int8, lengths": lambda f, w: lengths_file(f), "litert-torch dynamic_wi8": litert_torch,
          "onnx2tf dynamic range": onnx2tf, "fixed 128, fp32": lambda f, w: tflite_file(f, "fp32", LONGEST)}
 
 
+def plain(interpreter):
+    "What `get_signature_runner` gives, for a file without signatures."
+    interpreter.allocate_tensors()
+    inputs, output = {d["name"]: d for d in interpreter.get_input_details()}, interpreter.get_output_details()[0]["index"]
+    def call(**arrays):
+        for n, v in arrays.items(): interpreter.set_tensor(inputs[n]["index"], v)
+        interpreter.invoke()
+        return {"logits": interpreter.get_tensor(output)}
+    call.get_input_details = lambda: inputs
+    return call
+
+
+def graphs(interpreter):
+    "The file's graphs as signature runners: those for a length each where there are any."
+    keys = list(interpreter.get_signature_list())
+    if not keys: return [plain(interpreter)]
+    return [interpreter.get_signature_runner(k) for k in keys if k.startswith("seq") or len(keys) == 1]
+
+
 def classifier(path):
     "A function from one memo's arrays `[1, 128]` to its logits by the file's shortest graph that holds it, on LiteRT with one thread."
     with quiet():
-        i = Interpreter(str(path), num_threads=1)
-        signatures = [s for s in i.get_signature_list() if s != "serving_default"] if f"seq{LENGTHS[0]}" in i.get_signature_list() else [None]
-        runners = {}
-        for s in signatures:
-            r = i.get_signature_runner(s)
-            names = {next(n for n in ("input_ids", "attention_mask", "token_type_ids") if n in k): k for k in r.get_input_details()}
-            details = r.get_input_details()
-            length = int(next(iter(details.values()))["shape"][1])
-            runners[length] = r, {n: (k, details[k]["dtype"]) for n, k in names.items()}
-            r(**{k: np.ones((1, length), d) for k, d in runners[length][1].values()})
+        interpreter, runners = Interpreter(str(path), num_threads=1), {}
+        for run in graphs(interpreter):
+            details = run.get_input_details()
+            names = {n: next(k for k in details if n in k) for n in INPUTS}
+            length = int(details[names["input_ids"]]["shape"][1])
+            runners[length] = run, {n: (k, details[k]["dtype"]) for n, k in names.items()}
+            run(**{k: np.ones((1, length), d) for k, d in runners[length][1].values()})
     def call(x):
         n = next(n for n in sorted(runners) if n >= x["attention_mask"].sum())
-        r, names = runners[n]
-        return next(iter(r(**{k: x[m][:, :n].astype(d) for m, (k, d) in names.items()}).values()))[0]
+        run, names = runners[n]
+        return next(iter(run(**{k: x[m][:, :n].astype(d) for m, (k, d) in names.items()}).values()))[0]
     return call
 
 
