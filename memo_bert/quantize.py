@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODES', 'FLOAT_OPS', 'Mode', 'open_tflite', 'tflite_signature', 'tflite_ops', 'run_tflite', 'calibration_memos',
-           'dense_outputs', 'output_ranges', 'equalize_outputs', 'store_int8', 'convert', 'finish', 'quantize',
-           'tflite_file', 'calibration_feeds']
+           'plain_ids', 'dense_outputs', 'output_ranges', 'equalize_outputs', 'store_int8', 'convert', 'finish',
+           'quantize', 'tflite_file', 'calibration_feeds']
 
 # %% ../nbs/02_quantize.ipynb #29bcacc6
 import re
@@ -104,6 +104,20 @@ def _converter(path, mode, samples):
     if mode == "int16x8": c.target_spec.supported_ops.insert(0, tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8)
     return lambda: _selective(c, samples) if mode == "int8" else c.convert()
 
+# %% ../nbs/02_quantize.ipynb #cabe7088
+def plain_ids(data):
+    "TFLite bytes whose look-ups take ids themselves, without the ADD and FLOOR_MOD that let them count from the end."
+    edit = Edit(data)
+    for g in edit.model.subgraphs:
+        makers = {o.outputs[0]: o for o in g.operators}
+        for o in [o for o in g.operators if edit.name(o) == "GATHER"]:
+            mod = makers.get(o.inputs[1])
+            if mod is None or edit.name(mod) != "FLOOR_MOD": continue
+            add = makers[mod.inputs[0]]
+            o.inputs = [o.inputs[0], add.inputs[0]]
+            g.operators = [p for p in g.operators if p is not add and p is not mod]
+    return edit.bytes()
+
 # %% ../nbs/02_quantize.ipynb #41b8423b
 def dense_outputs(edit, graph):
     "Integer dense layers of `graph` whose outputs only a DEQUANTIZE uses, without activation of their own: (layer, DEQUANTIZE) in order."
@@ -177,6 +191,7 @@ def convert(saved_model, mode, feeds=None):
 
 def finish(data, mode, target_runtime=None, feeds=None):
     "The converter's bytes with the steps above that belong to `mode`, for `target_runtime` or else the mode's own; `feeds` as for `convert`."
+    data = plain_ids(data)
     if mode == "int8": data = equalize_outputs(data, feeds)
     if mode in ("dynamic_int8", "int8"): data = store_int8(data)
     return lower(data, target_runtime or MODES[mode].runtime)
