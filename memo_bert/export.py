@@ -61,14 +61,12 @@ def encode(tokenizer, texts, seq_len):
 
 # %% ../nbs/01_export.ipynb #1221f8d5
 def with_activation(net, activation):
-    "A copy of `net` whose GELUs have the form `activation`; other activations (ReLU, SiLU) are left as trained."
+    "A copy of `net` whose GELUs have the form `activation`; other activations (ReLU, SiLU, a pooler's tanh) are left as trained."
     one_of("activation", activation, ACTIVATIONS)
     net = copy.deepcopy(net)
-    act = getattr(net.config, "hidden_act", getattr(net.config, "activation", ""))
-    if "gelu" not in act: return net
-    for m in net.modules():
-        for name in ("intermediate_act_fn", "activation"):
-            if isinstance(getattr(m, name, None), torch.nn.Module): setattr(m, name, ACT2FN[ACTIVATIONS[activation]])
+    gelus = {type(ACT2FN[a]) for a in ("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh")}
+    found = [(m, name) for m in net.modules() for name, child in m.named_children() if type(child) in gelus]
+    for m, name in found: setattr(m, name, ACT2FN[ACTIVATIONS[activation]])
     return net
 
 # %% ../nbs/01_export.ipynb #c0ad6f79
