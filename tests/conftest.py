@@ -11,8 +11,8 @@ def pytest_configure(config):
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory):
     "Two folders made by the same chain at 32 tokens, each in a process of its own."
-    code = ("from memo_bert.core import ModelFolder; from memo_bert.quantize import tflite_file, MODES; from memo_bert.quantize_onnx import pc_file, RECIPES;"
-            "f = ModelFolder('memo'); [tflite_file(f, m, 32, calibration=36) for m in MODES]; [pc_file(f, r, 32) for r in RECIPES]")
+    code = ("from memo_bert.core import ModelFolder; from memo_bert.delegates import gpu_file, nnapi_file; from memo_bert.quantize import tflite_file, MODES; from memo_bert.quantize_onnx import pc_file, RECIPES;"
+            "f = ModelFolder('memo'); [tflite_file(f, m, 32, calibration=36) for m in MODES]; [pc_file(f, r, 32) for r in RECIPES]; gpu_file(f, 32); nnapi_file(f, 32, calibration=36)")
     roots = [tmp_path_factory.mktemp(n) for n in ("first", "second")]
     for r in roots: subprocess.run([sys.executable, "-c", code], env=environment(r), check=True, capture_output=True)
     return [r/"memo" for r in roots]
