@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODES', 'FLOAT_OPS', 'Mode', 'open_tflite', 'tflite_signature', 'tflite_ops', 'run_tflite', 'calibration_memos',
-           'plain_ids', 'dense_outputs', 'output_ranges', 'equalize_outputs', 'store_int8', 'convert', 'finish',
-           'quantize', 'tflite_file', 'calibration_feeds']
+           'plain_ids', 'dense_outputs', 'output_ranges', 'equalize_outputs', 'store_int8', 'column_scales', 'convert',
+           'finish', 'quantize', 'tflite_file', 'calibration_feeds']
 
 # %% ../nbs/02_quantize.ipynb #29bcacc6
 import re
@@ -145,16 +145,21 @@ def output_ranges(data, feeds):
     return [np.max(t, axis=0) for t in zip(*tops)]
 
 # %% ../nbs/02_quantize.ipynb #f9de5ed9
+def _times(edit, graph, op, r):
+    "Put a MUL by the float32 constant `r` behind operator `op`."
+    y = op.outputs[0]
+    inner = add_tensor(graph, graph.tensors[y], f"times_{y}")
+    op.outputs = [inner]
+    mul = edit.op("MUL", 1, [inner, add_constant(edit, graph, r, f"times_{y}_r")], y, "MulOptions")
+    graph.operators.insert(graph.operators.index(op) + 1, mul)
+
 def _spread(edit, graph, op, after, r):
     "Give every output channel of integer layer `op` the whole of int8: scales divided by `r`, and a MUL by `r` behind `after`."
-    y, out = op.outputs[0], after.outputs[0]
+    y = op.outputs[0]
     scaled = lambda i, part: add_tensor(graph, (t := graph.tensors[i]), f"spread_{y}_{part}", buffer=t.buffer, scale=np.array(t.quantization.scale, np.float32)/r)
     op.inputs = [op.inputs[0], scaled(op.inputs[1], "w"), *(scaled(i, "b") if i >= 0 else i for i in op.inputs[2:3])]
     graph.tensors[y].quantization = scales([1/127])
-    inner = add_tensor(graph, graph.tensors[out], f"spread_{y}")
-    after.outputs = [inner]
-    mul = edit.op("MUL", 1, [inner, add_constant(edit, graph, r, f"spread_{y}_r")], out, "MulOptions")
-    graph.operators.insert(graph.operators.index(after) + 1, mul)
+    _times(edit, graph, after, r)
 
 def equalize_outputs(data, feeds, least=4):
     "TFLite bytes in which the outputs of the integer dense layers with a channel `least` times as wide as the median one are equalized."
@@ -179,6 +184,23 @@ def store_int8(data, least=65_536):
             t.buffer = 0
     return edit.bytes()
 
+# %% ../nbs/02_quantize.ipynb #edf71558
+def _look_ups(edit, graph):
+    return [o for o in graph.operators if edit.name(o) == "GATHER" and edit.model.buffers[graph.tensors[o.inputs[0]].buffer].data is not None]
+
+def column_scales(data, exact):
+    "TFLite bytes whose int8 look-up tables have a scale for each column; `exact`: the same graph's bytes in float."
+    edit, source = Edit(data), Edit(exact)
+    for g, f in zip(edit.model.subgraphs, source.model.subgraphs):
+        for o, p in zip(_look_ups(edit, g), _look_ups(source, f)):
+            table, rows, w = g.tensors[o.inputs[0]], g.tensors[o.outputs[0]], floats(source, f.tensors[p.inputs[0]])
+            if table.type != schema.TensorType.INT8: continue
+            c = np.maximum(np.abs(w).max(0)/127, 1e-9).astype(np.float32)
+            table.buffer = edit.buffer(np.round(w/c).astype(np.int8).tobytes())
+            table.quantization = rows.quantization = scales([1.])
+            for u in [u for u in g.operators if o.outputs[0] in ints(u.inputs)]: _times(edit, g, u, c)
+    return edit.bytes()
+
 # %% ../nbs/02_quantize.ipynb #830f9bab
 def convert(saved_model, mode, feeds=None):
     "The converter's TFLite bytes of the SavedModel folder in `mode`; `feeds` calibrate, integer arrays `[n, seq_len]` by name."
@@ -187,7 +209,8 @@ def convert(saved_model, mode, feeds=None):
     names = signature(saved_model)[0] if feeds else ()
     def samples():
         for i in range(len(feeds["input_ids"])): yield {k: feeds[k][i:i + 1].astype(np.int32) for k in names}
-    return _convert(lambda: _converter(saved_model, mode, samples)())
+    data = _convert(lambda: _converter(saved_model, mode, samples)())
+    return data if mode not in ("dynamic_int8", "int8") else column_scales(data, _convert(_converter(saved_model, "fp32", None)))
 
 def finish(data, mode, target_runtime=None, feeds=None):
     "The converter's bytes with the steps above that belong to `mode`, for `target_runtime` or else the mode's own; `feeds` as for `convert`."

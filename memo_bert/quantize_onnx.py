@@ -8,12 +8,12 @@ __all__ = ['RECIPES', 'Recipe', 'quantize_onnx', 'pc_file', 'open_onnx', 'run_on
 # %% ../nbs/02a_quantize_onnx.ipynb #162529f6
 from dataclasses import dataclass
 from pathlib import Path
-import numpy as np, onnxruntime as ort
+import numpy as np, onnx, onnxruntime as ort
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from .core import MemoBertError, atomic, one_of, quiet
 from .export import onnx_file
-from .graph import load_graph
+from .graph import apply_passes, load_graph
 
 # %% ../nbs/02a_quantize_onnx.ipynb #6ba242db
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ def quantize_onnx(onnx_path, path, recipe="int8"):
 def pc_file(folder, recipe="int8", seq_len=128, opset=12, activation="gelu_new"):
     "The folder's `onnx/model_<recipe>.onnx`, which takes 1 to `seq_len` tokens, with everything before it."
     source = onnx_file(folder, seq_len, opset, activation, free=True)
-    return folder.build(f"onnx/model_{one_of('recipe', recipe, RECIPES)}.onnx", lambda tmp: quantize_onnx(source, tmp, recipe),
-                        step="quantize_onnx", parents=["onnx/model_free.onnx"], recipe=recipe)
+    def make(tmp):
+        onnx.save(apply_passes(load_graph(source), "first_token")[0], short := tmp.with_suffix(".short.onnx"))
+        quantize_onnx(short, tmp, recipe)
+    return folder.build(f"onnx/model_{one_of('recipe', recipe, RECIPES)}.onnx", make, step="quantize_onnx", parents=["onnx/model_free.onnx"], recipe=recipe)
 
 # %% ../nbs/02a_quantize_onnx.ipynb #ccca59d9
 def open_onnx(path, threads=1):

@@ -114,7 +114,7 @@ def run_saved_model(path, feeds):
     return {o: np.concatenate([r[o].numpy() for r in rows]) for o in f.structured_outputs}
 
 # %% ../nbs/01d_to_tf.ipynb #ed1be2cc
-PASSES = ("gather_int32", "unsqueeze_11", "bounded_mask")
+PASSES = ("gather_int32", "unsqueeze_11", "bounded_mask", "first_token")
 
 def fixed_file(folder, seq_len=128, opset=12, activation="gelu_new"):
     "The folder's `onnx/model_fixed.onnx`: its export after the passes."
