@@ -9,7 +9,7 @@ import argparse, json, subprocess, tempfile
 from pathlib import Path
 import numpy as np, onnx, pandas as pd, torch
 from ai_edge_litert.interpreter import Interpreter
-from transformers import AutoTokenizer, ErnieConfig, ErnieForSequenceClassification
+from transformers import ErnieConfig, ErnieForSequenceClassification
 from memo_bert.core import MemoBertError, ModelFolder, machine, one_of, outputs_root, quiet, side_by_side
 from memo_bert.data import load_data
 from memo_bert.export import INPUTS, encode, onnx_file, torch_outputs, with_activation
