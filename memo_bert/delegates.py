@@ -46,7 +46,7 @@ def _lookup(u):
 
 def _slice(u):
     if len(u.given[0].shape) not in (3, 4): return "slices 3 or 4 dimensions only"
-    if u.options.ellipsisMask or u.options.newAxisMask or u.options.shrinkAxisMask: return "has a mask that is not supported"
+    if u.op == "STRIDED_SLICE" and (u.options.ellipsisMask or u.options.newAxisMask or u.options.shrinkAxisMask): return "has a mask that is not supported"
 
 def _dense(u):
     if len(_running(u)) > 2 or u.options.weightsFormat: return "weights in another format"
@@ -56,7 +56,7 @@ def _dense(u):
 GPU = {**dict.fromkeys(("ADD", "MUL"), _broadcast), **dict.fromkeys(("SUB", "DIV", "MAXIMUM", "MINIMUM", "POW", "SQUARED_DIFFERENCE", "BATCH_MATMUL"), _arguments(1, 2)),
        **dict.fromkeys(("GELU", "LOGISTIC", "MEAN", "RESHAPE", "RSQRT", "SQRT", "SUM", "TANH", "TRANSPOSE"), _arguments(1)),
        "CAST": lambda u: None if {u.given[0].type, u.made[0].type} <= {"float32", "int32"} else "casts int32 and float32 only",
-       "FULLY_CONNECTED": _dense, "GATHER": _lookup, "SOFTMAX": lambda u: None if u.options.beta == 1 else "beta must be 1", "STRIDED_SLICE": _slice}
+       "FULLY_CONNECTED": _dense, "GATHER": _lookup, "SOFTMAX": lambda u: None if u.options.beta == 1 else "beta must be 1", "SLICE": _slice, "STRIDED_SLICE": _slice}
 
 def _gpu(u):
     if u.op not in GPU: return "not an operator of the delegate"
@@ -67,7 +67,7 @@ def _gpu(u):
 _ANY, _FLOAT, _TABLE = {"float32", "int8", "int32"}, {"float32"}, {"float32", "int8"}
 NNAPI = {"ADD": (2, _ANY), "CAST": (1, _ANY), "CONCATENATION": (2, _TABLE), "CONV_2D": (5, _TABLE), "DEQUANTIZE": (2, {"int8"}), "DIV": (1, _FLOAT),
          "FULLY_CONNECTED": (5, _TABLE), "GATHER": (2, _ANY), "L2_NORMALIZATION": (2, _TABLE), "LOGISTIC": (2, _TABLE), "MAXIMUM": (3, _ANY), "MEAN": (2, _TABLE),
-         "MINIMUM": (3, _ANY), "MUL": (2, _ANY), "POW": (1, _FLOAT), "QUANTIZE": (2, _TABLE), "RESHAPE": (1, _TABLE), "RSQRT": (1, _FLOAT), "SOFTMAX": (2, _TABLE),
+         "MINIMUM": (3, _ANY), "MUL": (2, _ANY), "POW": (1, _FLOAT), "QUANTIZE": (2, _TABLE), "RESHAPE": (1, _TABLE), "RSQRT": (1, _FLOAT), "SLICE": (2, _ANY), "SOFTMAX": (2, _TABLE),
          "SPLIT": (3, _ANY), "SQUARED_DIFFERENCE": (2, _ANY), "STRIDED_SLICE": (2, _ANY), "SUB": (3, _ANY), "TANH": (2, _TABLE), "TRANSPOSE": (2, _TABLE)}
 
 def _nnapi(u):
