@@ -81,8 +81,8 @@ def wanted(ctx):
     return found
 
 # %% ../../nbs/01f_first_token.ipynb #70c549ad
-def _constant(ctx, name, values):
-    return ctx.share(("first", *values), name, lambda out: helper.make_node("Constant", [], [out], out, value=numpy_helper.from_array(np.array(values, np.int64), out)))
+def _constant(ctx, name, value):
+    return ctx.share(("first", repr(value)), name, lambda out: helper.make_node("Constant", [], [out], out, value=numpy_helper.from_array(np.array(value, np.int64), out)))
 
 def _slice(ctx, name, axis, at):
     parts = [_constant(ctx, "first_token", [v]) for v in (at, at + 1, axis)]
@@ -93,6 +93,21 @@ def _forget(ctx, name):
     "Drop the shape noted for tensor `name`."
     kept = [v for v in ctx.graph.value_info if v.name != name]
     ctx.graph.ClearField("value_info"); ctx.graph.value_info.extend(kept)
+
+# %% ../../nbs/01f_first_token.ipynb #d4f55553
+def _at_one_place(node, one, ctx):
+    "Change `node` to compute its output at one place only; returns the new nodes it needs."
+    (axis, at), new = one[node.output[0]], []
+    for i, a in needs(node, (axis, at), ctx).items():
+        if one.get(node.input[i]) == (a, at): continue
+        node.input[i], made = _slice(ctx, node.input[i], a, at)
+        new += made
+    if node.op_type == "Reshape":
+        shape = ctx.const(node.input[1]).tolist()
+        node.input[1], made = _constant(ctx, "first_token_shape", shape[:axis] + [1] + shape[axis + 1:])
+        new += made
+    _forget(ctx, node.output[0])
+    return new
 
 # %% ../../nbs/01f_first_token.ipynb #4e8811ae
 @register
@@ -109,18 +124,7 @@ class FirstToken:
         return bool(node.output) and (node.output[0] in one or (picked(node, ctx) is not None and node.input[0] in one))
 
     def rewrite(self, node, ctx):
-        one, new = self._wanted(ctx), []
-        if node.output[0] not in one:
-            node.input[1], new = ctx.share(("first", "here"), "first_token_here", lambda out: helper.make_node("Constant", [], [out], out, value=numpy_helper.from_array(np.array(0, np.int64), out)))
-            return [*new, node]
-        axis, at = one[node.output[0]]
-        for i, a in needs(node, (axis, at), ctx).items():
-            if one.get(node.input[i]) == (a, at): continue
-            node.input[i], made = _slice(ctx, node.input[i], a, at)
-            new += made
-        if node.op_type == "Reshape":
-            shape = ctx.const(node.input[1]).tolist()
-            node.input[1], made = _constant(ctx, "first_token_shape", shape[:axis] + [1] + shape[axis + 1:])
-            new += made
-        _forget(ctx, node.output[0])
+        one = self._wanted(ctx)
+        if node.output[0] in one: return [*_at_one_place(node, one, ctx), node]
+        node.input[1], new = _constant(ctx, "first_token_here", 0)
         return [*new, node]
