@@ -234,5 +234,6 @@ def for_nnapi(net, seq_len, feeds):
 
 def nnapi_file(folder, seq_len=128, data="memo", calibration=128):
     "The folder's `tflite/model_nnapi.tflite`: every operator in int8, but for the mask's cast and the logits' way out."
+    checkpoint(folder)
     def make(tmp): tmp.write_bytes(for_nnapi(read_model(str(folder.path))[0], seq_len, calibration_feeds(folder, seq_len, data, calibration)))
     return folder.build("tflite/model_nnapi.tflite", make, step="delegates", parents=["model.safetensors"], seq_len=seq_len, data=data, calibration=calibration)
