@@ -105,11 +105,11 @@ def classifier(path):
 
 
 def compare(folder, rounds):
-    "DataFrame of the files made from `folder`: MB, median ms at each of CHARACTERS, times the fixed file's speed on a short memo, flips against PyTorch, oldest TFLite."
+    "DataFrame of the files made from `folder`: MB, median ms at each of CHARACTERS, times the fixed file's speed on a short memo, flips and mean logit difference against PyTorch, oldest TFLite."
     net, tokenizer = read_model(str(folder.path))
     texts = load_data()["val"].text.tolist()
     x = encode(tokenizer, texts, LONGEST)
-    want = torch_outputs(with_activation(net, "gelu_new"), x)["logits"].argmax(1)
+    want = torch_outputs(with_activation(net, "gelu_new"), x)["logits"]
     row = lambda a, k: {n: v[k:k + 1] for n, v in a.items()}
     with tempfile.TemporaryDirectory() as d:
         paths = {n: make(folder, Path(d)) for n, make in FILES.items()}
@@ -118,7 +118,9 @@ def compare(folder, rounds):
         for c in CHARACTERS:
             one = encode(tokenizer, ["记"*c], LONGEST)
             for n, t in side_by_side({n: lambda f=f: f(one) for n, f in calls.items()}, rounds=rounds).items(): table[n][f"ms, {c} characters"] = 1000*float(np.median(t))
-        for n, f in calls.items(): table[n]["flips"] = sum(int(f(row(x, k)).argmax() != want[k]) for k in range(len(texts)))
+        for n, f in calls.items():
+            got = np.stack([f(row(x, k)) for k in range(len(texts))])
+            table[n] |= {"flips": int((got.argmax(1) != want.argmax(1)).sum()), "mean difference": float(np.abs(got - want).mean())}
         for n, p in paths.items(): table[n]["oldest TFLite"] = runtime_floor(p.read_bytes())[0] or "newer than known"
     table = pd.DataFrame(table).T
     short = table[f"ms, {CHARACTERS[0]} characters"]
@@ -136,7 +138,7 @@ def main():
     for m in a.models:
         table, n = compare(ernie_folder() if m == "ernie" else ModelFolder("memo"), a.rounds)
         print(f"\n{m}: {n} validation memos, LiteRT, 1 thread, batch 1, median of {a.rounds} interleaved runs; {machine()}\n")
-        print(table.map(lambda v: f"{v:.2f}" if isinstance(v, float) else v).to_string())
+        print(table.map(lambda v: f"{v:.3g}" if isinstance(v, float) else v).to_string())
         kept[m] = table.to_dict("index")
     (outputs_root()/"peers.json").write_text(json.dumps(dict(machine=machine(), rounds=a.rounds, tables=kept), indent=1, default=float) + "\n")
 

@@ -13,7 +13,7 @@ from .core import MemoBertError, quiet
 from .export import positions
 from .finetune import checkpoint, read_model
 from .quantize import calibration_feeds, tflite_file
-from .runtime_floor import TYPES, Edit, add_constant, add_tensor, ints, lower, op_name, replace, schema
+from .runtime_floor import TYPES, Edit, add_constant, add_tensor, ints, lower, replace, schema
 from .to_tf import tf
 
 # %% ../nbs/02f_delegates.ipynb #7d91e295
@@ -22,12 +22,12 @@ Tensor = namedtuple("Tensor", "type shape constant scales")
 
 def uses(data):
     "One `Use` for each operator of TFLite bytes: name, version, tensors given and made, options."
-    m = Edit(data).model
+    edit = Edit(data)
     def tensor(g, i):
         t, n = g.tensors[i], g.tensors[i].quantization
-        return Tensor(TYPES[t.type], tuple(ints(t.shape)), m.buffers[t.buffer].data is not None, 0 if n is None or n.scale is None else len(n.scale))
+        return Tensor(TYPES[t.type], tuple(ints(t.shape)), edit.constant(t) is not None, 0 if n is None or n.scale is None else len(n.scale))
     many = lambda g, found: [tensor(g, i) for i in ints(found) if i >= 0]
-    return [Use(op_name(m, o), m.operatorCodes[o.opcodeIndex].version, many(g, o.inputs), many(g, o.outputs), o.builtinOptions) for g in m.subgraphs for o in g.operators]
+    return [Use(edit.name(o), edit.model.operatorCodes[o.opcodeIndex].version, many(g, o.inputs), many(g, o.outputs), o.builtinOptions) for g in edit.model.subgraphs for o in g.operators]
 
 # %% ../nbs/02f_delegates.ipynb #ae95f498
 def _running(u): return [t for t in u.given if not t.constant]
@@ -99,11 +99,11 @@ def one_row(edit, graph, op):
     "A look-up of `[1, n]` ids with the ids as one row; of a constant place in computed values as a STRIDED_SLICE."
     (x, i), y = op.inputs, op.outputs[0]
     table, ids, out = graph.tensors[x], graph.tensors[i], graph.tensors[y]
-    if edit.model.buffers[ids.buffer].data is None:
+    if edit.constant(ids) is None:
         row, rows = add_tensor(graph, ids, f"gpu_{y}_row", [int(np.prod(ids.shape))]), add_tensor(graph, out, f"gpu_{y}_rows", out.shape[1:])
         op.inputs, op.outputs = [x, row], [rows]
         return [_reshape(edit, graph, i, graph.tensors[row].shape, row), op, _reshape(edit, graph, rows, out.shape, y)]
-    at = int(np.frombuffer(bytes(edit.model.buffers[ids.buffer].data), np.int32)[0])
+    at = int(np.frombuffer(bytes(edit.constant(ids)), np.int32)[0])
     begin, end = [0]*len(table.shape), list(table.shape)
     begin[op.builtinOptions.axis], end[op.builtinOptions.axis] = at, at + 1
     cut = add_tensor(graph, out, f"gpu_{y}_cut", [e - b for b, e in zip(begin, end)])
@@ -125,7 +125,7 @@ def cast_first(edit, graph):
 
 def ids_first(edit, graph):
     "Move the operators that touch computed integers to the front, in their order: they need nothing computed in float."
-    integer = lambda i: graph.tensors[i].type != schema.TensorType.FLOAT32 and edit.model.buffers[graph.tensors[i].buffer].data is None
+    integer = lambda i: graph.tensors[i].type != schema.TensorType.FLOAT32 and edit.constant(graph.tensors[i]) is None
     early = [o for o in graph.operators if any(integer(i) for i in ints(o.inputs))]
     graph.operators = early + [o for o in graph.operators if o not in early]
 

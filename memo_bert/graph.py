@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LIMIT', 'INTEGERS', 'PASSES', 'CLEAN', 'small_graph', 'load_graph', 'subgraphs', 'all_graphs', 'all_nodes', 'is_onnx',
-           'op_counts', 'op_table', 'op_delta', 'diff_table', 'show_nodes', 'plot_diff', 'view', 'open_session', 'run',
-           'difference', 'same_outputs', 'Scope', 'opset_of', 'constant_value', 'scope_of', 'register', 'find_pass',
-           'CannotRewrite', 'node_label', 'check_graph', 'apply_passes', 'check_contract', 'node_tests', 'case_data',
-           'bake', 'run_anywhere', 'replay']
+           'attribute', 'op_counts', 'op_table', 'op_delta', 'diff_table', 'show_nodes', 'plot_diff', 'view',
+           'open_session', 'run', 'difference', 'same_outputs', 'Scope', 'opset_of', 'constant_value', 'constant_node',
+           'scope_of', 'register', 'find_pass', 'CannotRewrite', 'node_label', 'check_graph', 'apply_passes',
+           'check_contract', 'node_tests', 'case_data', 'bake', 'run_anywhere', 'replay']
 
 # %% ../nbs/01a_graph.ipynb #7dcc4413
 import contextlib, importlib, io, pkgutil
@@ -67,6 +67,10 @@ def all_nodes(graph):
 def is_onnx(node):
     "Whether the node is one of ONNX's own operators, not of a custom domain."
     return node.domain in ("", "ai.onnx")
+
+def attribute(node, name, default=None):
+    "The value of the node's attribute `name`, or `default`."
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 def op_counts(model):
     "`Counter` of operator names, subgraphs included; custom domains are written `domain::Op`."
@@ -243,6 +247,10 @@ def constant_value(source):
     if isinstance(value, TensorProto): return numpy_helper.to_array(value)
     return np.array(value, kind[source.attribute[0].name]) if source.attribute and source.attribute[0].name in kind else None
 
+def constant_node(name, value):
+    "A Constant node whose output `name` is the array `value`."
+    return helper.make_node("Constant", [], [name], name, value=numpy_helper.from_array(value, name))
+
 # %% ../nbs/01a_graph.ipynb #c9d1741a
 def _const(self, name):
     "The array that tensor `name` always holds, or None when it is not constant."
@@ -252,15 +260,19 @@ def _const(self, name):
     if scope is None or (name in scope.inputs and self.root.ir >= 4): return None
     return constant_value(scope.constants[name])
 
+def _forget(self, name):
+    "Drop the type that the graph has noted for tensor `name`."
+    kept = [v for v in self.graph.value_info if v.name != name]
+    self.graph.ClearField("value_info"); self.graph.value_info.extend(kept)
+
 def _set_const(self, name, value):
     "Replace the value of initializer or Constant `name` where it is kept, and forget the type once noted for it."
     scope = self.find("constants", name)
     source, tensor = scope.constants[name], numpy_helper.from_array(value, name)
     if isinstance(source, TensorProto): source.CopyFrom(tensor)
     else: source.ClearField("attribute"); source.attribute.append(helper.make_attribute("value", tensor))
-    kept = [v for v in scope.graph.value_info if v.name != name]
-    scope.graph.ClearField("value_info"); scope.graph.value_info.extend(kept)
-Scope.const, Scope.set_const = _const, _set_const
+    scope.forget(name)
+Scope.const, Scope.forget, Scope.set_const = _const, _forget, _set_const
 
 # %% ../nbs/01a_graph.ipynb #46f4da68
 def _fresh(self, base):

@@ -29,7 +29,7 @@ def _onto(base, other):
     kinds = lambda edit, graph: ([edit.name(o) for o in graph.operators], [t.type for t in graph.tensors])
     if kinds(base, first) != kinds(other, g): raise MemoBertError("The graphs of two lengths have not the same operators; they cannot share weights.")
     for t, mine in zip(g.tensors, first.tensors):
-        data, scaled = other.model.buffers[t.buffer].data, mine.quantization is not None and mine.quantization.scale is not None
+        data, scaled = other.constant(t), mine.quantization is not None and mine.quantization.scale is not None
         number = t.type != schema.TensorType.INT32 or scaled
         t.quantization = mine.quantization
         t.buffer = 0 if data is None else mine.buffer if list(t.shape) == list(mine.shape) and number else base.buffer(bytes(data))

@@ -175,7 +175,7 @@ def store_int8(data, least=65_536):
     edit = Edit(data)
     for graph in edit.model.subgraphs:
         for i, t in enumerate(list(graph.tensors)):
-            d = edit.model.buffers[t.buffer].data
+            d = edit.constant(t)
             if t.type != schema.TensorType.FLOAT32 or d is None or len(d) < least: continue
             w = floats(edit, t)
             scale = float(np.abs(w).max()/127)
@@ -186,7 +186,7 @@ def store_int8(data, least=65_536):
 
 # %% ../nbs/02_quantize.ipynb #edf71558
 def _look_ups(edit, graph):
-    return [o for o in graph.operators if edit.name(o) == "GATHER" and edit.model.buffers[graph.tensors[o.inputs[0]].buffer].data is not None]
+    return [o for o in graph.operators if edit.name(o) == "GATHER" and edit.constant(graph.tensors[o.inputs[0]]) is not None]
 
 def column_scales(data, exact):
     "TFLite bytes whose int8 look-up tables have a scale for each column; `exact`: the same graph's bytes in float."

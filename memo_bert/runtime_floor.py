@@ -78,6 +78,10 @@ class Edit:
     def __init__(self, data): self.model, self.added = schema.ModelT.InitFromPackedBuf(bytearray(data), 0), {}
     def name(self, op): return op_name(self.model, op)
 
+    def constant(self, tensor):
+        "The bytes of a constant tensor as a uint8 array, None for a computed one."
+        return self.model.buffers[tensor.buffer].data
+
     def code(self, name, version):
         "Index of the operator code, added where it is not there."
         want = getattr(schema.BuiltinOperator, name), version
@@ -173,7 +177,7 @@ def replace(edit, name, by):
 def floats(edit, tensor):
     "The float32 values of a float32, int8 or int32 constant in its shape; integers are multiplied by their scales, one or one a row."
     kind = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.INT8: np.int8, schema.TensorType.INT32: np.int32}[tensor.type]
-    v = np.frombuffer(bytes(edit.model.buffers[tensor.buffer].data), kind).reshape(tensor.shape)
+    v = np.frombuffer(bytes(edit.constant(tensor)), kind).reshape(tensor.shape)
     return v if kind is np.float32 else v*np.array(tensor.quantization.scale, np.float32).reshape(-1, *[1]*(v.ndim - 1))
 
 # %% ../nbs/02b_runtime_floor.ipynb #90fd3909

@@ -7,8 +7,7 @@ __all__ = ['BOUND', 'HUGE', 'ON_THE_WAY', 'feeds_softmax', 'mask_input', 'Bounde
 
 # %% ../../nbs/01e_bounded_mask.ipynb #e94f5de3
 import numpy as np
-from onnx import helper, numpy_helper
-from ..graph import is_onnx, register
+from ..graph import constant_node, is_onnx, register
 
 # %% ../../nbs/01e_bounded_mask.ipynb #987a4652
 BOUND, HUGE = -256., -1000.
@@ -37,6 +36,5 @@ class BoundedMask:
     def rewrite(self, node, ctx):
         i = mask_input(node, ctx)
         old, base = ctx.const(node.input[i]), node.input[i]
-        tensor = numpy_helper.from_array(np.full(old.shape, BOUND, old.dtype))
-        node.input[i], new = ctx.share(("bounded", base), f"{base}_bounded", lambda name: helper.make_node("Constant", [], [name], name, value=tensor))
+        node.input[i], new = ctx.share(("bounded", base), f"{base}_bounded", lambda name: constant_node(name, np.full(old.shape, BOUND, old.dtype)))
         return [*new, node]

@@ -7,15 +7,12 @@ __all__ = ['UNARY', 'BINARY', 'RULES', 'needs', 'picked', 'wanted', 'FirstToken'
 
 # %% ../../nbs/01f_first_token.ipynb #5e1c9f67
 import numpy as np
-from onnx import helper, numpy_helper
-from ..graph import is_onnx, register
+from onnx import helper
+from ..graph import attribute, constant_node, is_onnx, register
 
 # %% ../../nbs/01f_first_token.ipynb #97499bdb
 UNARY = ("Cast", "Erf", "Exp", "Gelu", "Identity", "Neg", "Reciprocal", "Relu", "Sigmoid", "Sqrt", "Tanh")
 BINARY = ("Add", "Div", "Max", "Min", "Mul", "Pow", "Sub")
-
-def _attribute(node, name, default):
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 def _elementwise(node, axis, ctx):
     out = ctx.rank(node.output[0])
@@ -27,19 +24,19 @@ def _matmul(node, axis, ctx):
     return {0: a - 2} if a >= 2 and axis == max(a, b) - 2 else None
 
 def _softmax(node, axis, ctx):
-    along = _attribute(node, "axis", 1 if ctx.opset < 13 else -1) % ctx.rank(node.input[0])
+    along = attribute(node, "axis", 1 if ctx.opset < 13 else -1) % ctx.rank(node.input[0])
     return {0: axis} if axis < along else None
 
 # %% ../../nbs/01f_first_token.ipynb #a0e7c1f9
 def _reduce(node, axis, ctx):
-    axes = _attribute(node, "axes", None) or (ctx.const(node.input[1]) if len(node.input) > 1 else None)
-    if axes is None or not _attribute(node, "keepdims", 1): return None
+    axes = attribute(node, "axes", None) or (ctx.const(node.input[1]) if len(node.input) > 1 else None)
+    if axes is None or not attribute(node, "keepdims", 1): return None
     return {0: axis} if axis not in {int(a) % ctx.rank(node.input[0]) for a in axes} else None
 
 def _layer_norm(node, axis, ctx):
-    return {0: axis} if axis < _attribute(node, "axis", -1) % ctx.rank(node.input[0]) and len(node.output) == 1 else None
+    return {0: axis} if axis < attribute(node, "axis", -1) % ctx.rank(node.input[0]) and len(node.output) == 1 else None
 
-def _transpose(node, axis, ctx): return {0: _attribute(node, "perm", [])[axis]} if _attribute(node, "perm", None) else None
+def _transpose(node, axis, ctx): return {0: attribute(node, "perm", [])[axis]} if attribute(node, "perm", None) else None
 
 def _reshape(node, axis, ctx):
     target, a, b = ctx.const(node.input[1]), ctx.shape(node.input[0]), ctx.shape(node.output[0])
@@ -62,7 +59,7 @@ def picked(node, ctx):
     if not is_onnx(node) or node.op_type != "Gather" or ctx.opset < 11: return None
     at, shape = ctx.const(node.input[1]), ctx.shape(node.input[0])
     if at is None or at.ndim or not shape: return None
-    axis, at = _attribute(node, "axis", 0) % len(shape), int(at)
+    axis, at = attribute(node, "axis", 0) % len(shape), int(at)
     if shape[axis] is None: return (axis, 0) if at == 0 else None
     return (axis, at % shape[axis]) if shape[axis] > 1 else None
 
@@ -82,17 +79,12 @@ def wanted(ctx):
 
 # %% ../../nbs/01f_first_token.ipynb #70c549ad
 def _constant(ctx, name, value):
-    return ctx.share(("first", repr(value)), name, lambda out: helper.make_node("Constant", [], [out], out, value=numpy_helper.from_array(np.array(value, np.int64), out)))
+    return ctx.share(("first", repr(value)), name, lambda out: constant_node(out, np.array(value, np.int64)))
 
 def _slice(ctx, name, axis, at):
     parts = [_constant(ctx, "first_token", [v]) for v in (at, at + 1, axis)]
     sliced, new = ctx.share(("first", name, axis, at), f"{name}_at_{at}", lambda out: helper.make_node("Slice", [name, *(p for p, _ in parts)], [out], out))
     return sliced, [n for _, made in parts for n in made] + new
-
-def _forget(ctx, name):
-    "Drop the shape noted for tensor `name`."
-    kept = [v for v in ctx.graph.value_info if v.name != name]
-    ctx.graph.ClearField("value_info"); ctx.graph.value_info.extend(kept)
 
 # %% ../../nbs/01f_first_token.ipynb #d4f55553
 def _at_one_place(node, one, ctx):
@@ -106,7 +98,7 @@ def _at_one_place(node, one, ctx):
         shape = ctx.const(node.input[1]).tolist()
         node.input[1], made = _constant(ctx, "first_token_shape", shape[:axis] + [1] + shape[axis + 1:])
         new += made
-    _forget(ctx, node.output[0])
+    ctx.forget(node.output[0])
     return new
 
 # %% ../../nbs/01f_first_token.ipynb #4e8811ae

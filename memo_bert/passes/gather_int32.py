@@ -7,8 +7,8 @@ __all__ = ['INDEXED', 'is_index', 'as_int32', 'GatherInt32']
 
 # %% ../../nbs/01b_gather_int32.ipynb #b838fe0f
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
-from ..graph import CannotRewrite, is_onnx, register
+from onnx import TensorProto, helper
+from ..graph import CannotRewrite, constant_node, is_onnx, register
 
 # %% ../../nbs/01b_gather_int32.ipynb #1df879e1
 INDEXED = ("Gather", "GatherElements")    # not GatherND: the specification has only int64 there
@@ -42,6 +42,6 @@ class GatherInt32:
             return [node]
         def make(name):
             if value is None: return helper.make_node("Cast", [index], [name], name, to=TensorProto.INT32)
-            return helper.make_node("Constant", [], [name], name, value=numpy_helper.from_array(value, name))
+            return constant_node(name, value)
         node.input[1], new = ctx.share(("int32", index), f"{index}_int32", make)
         return [*new, node]
