@@ -186,19 +186,27 @@ def store_int8(data, least=65_536):
 
 # %% ../nbs/02_quantize.ipynb #edf71558
 def _look_ups(edit, graph):
-    return [o for o in graph.operators if edit.name(o) == "GATHER" and edit.constant(graph.tensors[o.inputs[0]]) is not None]
+    "Look-ups in constant tables, and the table of each: (GATHER, tensor); the table may stand before a DEQUANTIZE."
+    stored = {o.outputs[0]: o.inputs[0] for o in graph.operators if edit.name(o) == "DEQUANTIZE"}
+    pairs = [(o, graph.tensors[stored.get(o.inputs[0], o.inputs[0])]) for o in graph.operators if edit.name(o) == "GATHER"]
+    return [(o, t) for o, t in pairs if edit.constant(t) is not None]
 
-def column_scales(data, exact):
-    "TFLite bytes whose int8 look-up tables have a scale for each column; `exact`: the same graph's bytes in float."
+def column_scales(data, exact, least=65_536):
+    "TFLite bytes whose int8 look-up tables have a scale for each column, below `least` bytes floats; `exact`: the same graph's bytes in float."
     edit, source = Edit(data), Edit(exact)
     for g, f in zip(edit.model.subgraphs, source.model.subgraphs):
-        for o, p in zip(_look_ups(edit, g), _look_ups(source, f)):
-            table, rows, w = g.tensors[o.inputs[0]], g.tensors[o.outputs[0]], floats(source, f.tensors[p.inputs[0]])
+        for (o, table), (_, t) in zip(_look_ups(edit, g), _look_ups(source, f), strict=True):
+            rows, w = g.tensors[o.outputs[0]], floats(source, t)
             if table.type != schema.TensorType.INT8: continue
+            if table is not g.tensors[o.inputs[0]]:
+                if w.nbytes < least: o.inputs = [add_constant(edit, g, w, f"table_{o.outputs[0]}"), o.inputs[1]]
+                continue
             c = np.maximum(np.abs(w).max(0)/127, 1e-9).astype(np.float32)
             table.buffer = edit.buffer(np.round(w/c).astype(np.int8).tobytes())
             table.quantization = rows.quantization = scales([1.])
             for u in [u for u in g.operators if o.outputs[0] in ints(u.inputs)]: _times(edit, g, u, c)
+        used = {*ints(g.outputs), *(i for o in g.operators for i in ints(o.inputs))}
+        g.operators = [o for o in g.operators if edit.name(o) != "DEQUANTIZE" or o.outputs[0] in used]
     return edit.bytes()
 
 # %% ../nbs/02_quantize.ipynb #830f9bab
