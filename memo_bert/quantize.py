@@ -90,11 +90,11 @@ def _convert(make_bytes):
 # %% ../nbs/02_quantize.ipynb #dfce883d
 FLOAT_OPS = ("ADD", "BATCH_MATMUL", "GELU", "MEAN", "MUL", "POW", "RSQRT", "SOFTMAX", "SQUARED_DIFFERENCE", "SUB", "TANH")
 
-def _selective(converter, samples):
-    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=list(FLOAT_OPS))
+def _selective(converter, samples, keep):
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=list(FLOAT_OPS), denylisted_nodes=list(keep))
     return tf.lite.experimental.QuantizationDebugger(converter=converter, debug_dataset=samples, debug_options=options).get_nondebug_quantized_model()
 
-def _converter(path, mode, samples):
+def _converter(path, mode, samples, keep=()):
     "TensorFlow's converter set up for `mode`, and the function that makes the bytes."
     c = tf.lite.TFLiteConverter.from_saved_model(str(path))
     c.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -102,7 +102,7 @@ def _converter(path, mode, samples):
     if mode == "fp16": c.target_spec.supported_types = [tf.float16]
     if MODES[mode].calibrated: c.representative_dataset = samples
     if mode == "int16x8": c.target_spec.supported_ops.insert(0, tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8)
-    return lambda: _selective(c, samples) if mode == "int8" else c.convert()
+    return lambda: _selective(c, samples, keep) if mode == "int8" else c.convert()
 
 # %% ../nbs/02_quantize.ipynb #cabe7088
 def plain_ids(data):
@@ -171,12 +171,13 @@ def equalize_outputs(data, feeds, least=4):
 
 # %% ../nbs/02_quantize.ipynb #59f80703
 def store_int8(data, least=65_536):
-    "TFLite bytes in which float constants of at least `least` bytes are int8 with one scale, dequantized when the model runs."
+    "TFLite bytes in which float constants of at least `least` bytes, but for dense weights, are int8 with one scale, dequantized when the model runs."
     edit = Edit(data)
     for graph in edit.model.subgraphs:
+        dense = {o.inputs[1] for o in graph.operators if edit.name(o) == "FULLY_CONNECTED"}
         for i, t in enumerate(list(graph.tensors)):
             d = edit.constant(t)
-            if t.type != schema.TensorType.FLOAT32 or d is None or len(d) < least: continue
+            if t.type != schema.TensorType.FLOAT32 or d is None or len(d) < least or i in dense: continue
             w = floats(edit, t)
             scale = float(np.abs(w).max()/127)
             twin = add_constant(edit, graph, np.round(w/scale).astype(np.int8), f"int8_{i}", [scale])
@@ -210,14 +211,15 @@ def column_scales(data, exact, least=65_536):
     return edit.bytes()
 
 # %% ../nbs/02_quantize.ipynb #830f9bab
-def convert(saved_model, mode, feeds=None):
-    "The converter's TFLite bytes of the SavedModel folder in `mode`; `feeds` calibrate, integer arrays `[n, seq_len]` by name."
+def convert(saved_model, mode, feeds=None, keep=()):
+    "TFLite bytes of the SavedModel folder in `mode`; `feeds` calibrate, integer arrays `[n, seq_len]` by name; int8 leaves the tensors `keep` float."
     one_of("mode", mode, MODES)
+    if keep and mode != "int8": raise MemoBertError(f"mode {mode} cannot keep layers in float; int8 can.")
     if MODES[mode].calibrated and not feeds: raise MemoBertError(f"mode {mode} needs calibration inputs; pass feeds, integer arrays by input name.")
     names = signature(saved_model)[0] if feeds else ()
     def samples():
         for i in range(len(feeds["input_ids"])): yield {k: feeds[k][i:i + 1].astype(np.int32) for k in names}
-    data = _convert(lambda: _converter(saved_model, mode, samples)())
+    data = _convert(lambda: _converter(saved_model, mode, samples, keep)())
     return data if mode not in ("dynamic_int8", "int8") else column_scales(data, _convert(_converter(saved_model, "fp32", None)))
 
 def finish(data, mode, target_runtime=None, feeds=None):
