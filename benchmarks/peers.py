@@ -1,24 +1,27 @@
-"""Our phone file beside what others write from the same weights, in one run on one machine.
+"""Our files beside what others write from the same weights, in one run on one machine.
 
     python benchmarks/peers.py            # the bundled model and ERNIE 3.0 nano's full shape
     python benchmarks/peers.py --models memo
 
-The peers install themselves into environments of their own below outputs/.environments (about 5 GB at the first run).
+The peers install themselves into environments of their own below outputs/.environments (about 8 GB at the first run).
 """
-import argparse, json, subprocess, tempfile
+import argparse, json, subprocess, sys, tempfile, time
 from pathlib import Path
-import numpy as np, onnx, pandas as pd, torch
+import numpy as np, onnx, onnxruntime as ort, pandas as pd, torch
 from ai_edge_litert.interpreter import Interpreter
+from onnxruntime.quantization import quantize_dynamic
 from transformers import ErnieConfig, ErnieForSequenceClassification
-from memo_bert.core import MemoBertError, ModelFolder, machine, one_of, outputs_root, quiet, side_by_side
+from memo_bert.core import MemoBertError, ModelFolder, atomic, figure_style, machine, one_of, outputs_root, quiet, side_by_side, versions
 from memo_bert.data import load_data
 from memo_bert.export import INPUTS, encode, onnx_file, torch_outputs, with_activation
 from memo_bert.finetune import place, read_model
 from memo_bert.graph import apply_passes, load_graph
+from memo_bert.inspect import inspect_model
 from memo_bert.lengths import lengths_file
 from memo_bert.quantize import convert
-from memo_bert.runtime_floor import runtime_floor, side_environment
-from memo_bert.to_tf import to_saved_model
+from memo_bert.quantize_onnx import open_onnx, pc_file
+from memo_bert.runtime_floor import side_environment
+from memo_bert.to_tf import saved_model, tf, to_saved_model
 
 HERE, LONGEST, CHARACTERS = Path(__file__).resolve().parent, 128, (12, 30, 100)
 
@@ -42,7 +45,13 @@ def environment(name): return side_environment((HERE/f"{name}.txt").read_text().
 
 def done(command, what):
     out = subprocess.run([*map(str, command)], capture_output=True, text=True)
-    if out.returncode: raise MemoBertError(f"{what} failed: {(out.stderr.strip() or out.stdout.strip()).splitlines()[-1]}")
+    if out.returncode: raise MemoBertError((out.stderr.strip() or out.stdout.strip()).splitlines()[-1])
+
+
+def ours(folder, work): return lengths_file(ModelFolder(str(folder.path), root=work))
+
+
+def ours_pc(folder, work): return pc_file(ModelFolder(str(folder.path), root=work))
 
 
 def litert_torch(folder, work):
@@ -57,15 +66,43 @@ def onnx2tf(folder, work):
     return work/"onnx2tf/simple_dynamic_range_quant.tflite"
 
 
-def old_recipe(folder, work):
-    "One length, float, the graph as exported: what the common recipe ships."
+def five_scripts(folder, work, quantized=False):
+    "One length, the graph as exported, indices to int32, opset 12, onnx-tf, TensorFlow's converter with its defaults."
     onnx.save(apply_passes(load_graph(onnx_file(folder, LONGEST)), "gather_int32", "unsqueeze_11")[0], work/"old.onnx")
-    (work/"old.tflite").write_bytes(convert(to_saved_model(work/"old.onnx", work/"old"), "fp32"))
-    return work/"old.tflite"
+    path, source = work/f"old_{quantized}.tflite", to_saved_model(work/"old.onnx", work/f"old_{quantized}")
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(source))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]*quantized
+    with quiet(): path.write_bytes(converter.convert())
+    return path
 
 
-FILES = {"memo_bert dynamic_int8, lengths": lambda f, w: lengths_file(f), "litert-torch dynamic_wi8": litert_torch,
-         "onnx2tf dynamic range": onnx2tf, "fixed 128, fp32": old_recipe}
+def people_onnx(folder, work):
+    "torch's exporter with free axes, then `quantize_dynamic` with its defaults."
+    net, tokenizer = read_model(str(folder.path))
+    x = tuple(torch.tensor(v) for v in encode(tokenizer, ["开会"], 16).values())
+    axes = {n: {0: "batch", 1: "tokens"} for n in INPUTS} | {"logits": {0: "batch"}}
+    with quiet():
+        torch.onnx.export(Logits(net), x, str(work/"people.onnx"), input_names=list(INPUTS), output_names=["logits"], dynamic_axes=axes, opset_version=17, dynamo=False)
+        quantize_dynamic(str(work/"people.onnx"), str(work/"people_int8.onnx"))
+    return work/"people_int8.onnx"
+
+
+class Logits(torch.nn.Module):
+    "The classifier with the inputs of INPUTS, in their order."
+    def __init__(self, net): super().__init__(); self.net = net
+    def forward(self, *ids): return self.net(**dict(zip(INPUTS, ids))).logits
+
+
+def hugging_face(folder, work, how):
+    done([environment("optimum"), HERE/"hugging_face_file.py", how, folder.path, work/how], how)
+    return next((work/how).rglob("*quantized*.onnx"), None) or next((work/how).rglob("*qint8*.onnx"))
+
+
+FIXED = "five scripts, fp32, 128 tokens"
+FILES = {"phone: memo_bert dynamic_int8, lengths": ours, "phone: litert-torch dynamic_wi8": litert_torch, "phone: onnx2tf dynamic range": onnx2tf,
+         "phone: five scripts, default quantization": lambda f, w: five_scripts(f, w, True), f"phone: {FIXED}": five_scripts,
+         "PC: memo_bert int8": ours_pc, "PC: torch.onnx.export, quantize_dynamic": people_onnx,
+         "PC: optimum, avx512_vnni": lambda f, w: hugging_face(f, w, "optimum"), "PC: sentence-transformers, avx512_vnni": lambda f, w: hugging_face(f, w, "sentence-transformers")}
 
 
 def plain(interpreter):
@@ -87,7 +124,7 @@ def graphs(interpreter):
     return [interpreter.get_signature_runner(k) for k in keys if k.startswith("seq") or len(keys) == 1]
 
 
-def classifier(path):
+def on_litert(path):
     "A function from one memo's arrays `[1, 128]` to its logits by the file's shortest graph that holds it, on LiteRT with one thread."
     with quiet():
         interpreter, runners = Interpreter(str(path), num_threads=1), {}
@@ -104,28 +141,95 @@ def classifier(path):
     return call
 
 
+def on_onnxruntime(path):
+    "A function from one memo's arrays `[1, 128]` to its logits at the memo's own length, on ONNX Runtime with one thread."
+    session = open_onnx(path)
+    names = [i.name for i in session.get_inputs()]
+    def call(x):
+        n = int(x["attention_mask"].sum())
+        return session.run(None, {k: x[k][:, :n] for k in names})[0][0]
+    return call
+
+
+PROBE = """
+import sys, numpy as np
+path = sys.argv[1]
+if path.endswith(".onnx"):
+    import onnxruntime as ort
+    o = ort.SessionOptions(); o.intra_op_num_threads = 1
+    s = ort.InferenceSession(path, o); s.run(None, {i.name: np.ones((1, 128), np.int64) for i in s.get_inputs()})
+else:
+    from ai_edge_litert.interpreter import Interpreter
+    i = Interpreter(path, num_threads=1); i.allocate_tensors()
+    for d in i.get_input_details(): i.set_tensor(d["index"], np.ones(d["shape"], d["dtype"]))
+    i.invoke()
+print("PEAK", next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmHWM")))
+"""
+
+
+def peak_memory(path):
+    "Peak resident MB of a fresh process that loads the file and labels one memo of 128 tokens."
+    out = subprocess.run([sys.executable, "-c", PROBE, str(path)], capture_output=True, text=True, check=True).stdout
+    return int(out.split("PEAK")[1])/1024
+
+
+def make_all(folder, work):
+    "{name: path} of what could be made, and {name: a row with seconds, or why not} of all."
+    saved_model(folder, LONGEST)
+    paths, table = {}, {}
+    for n, make in FILES.items():
+        start = time.perf_counter()
+        (d := work/n.replace("/", " ").replace(":", "")).mkdir()
+        try: paths[n] = make(folder, d)
+        except MemoBertError as e: table[n] = {"converts": str(e)}
+        else: table[n] = {"converts": "yes", "seconds": time.perf_counter() - start, "MB": paths[n].stat().st_size/1e6}
+    return paths, table
+
+
 def compare(folder, rounds):
-    "DataFrame of the files made from `folder`: MB, median ms at each of CHARACTERS, times the fixed file's speed on a short memo, flips and mean logit difference against PyTorch, oldest TFLite."
+    "DataFrame of FILES made from `folder`: seconds to convert, MB, median ms at each of CHARACTERS, peak MB, flips and mean logit difference against PyTorch, oldest runtime."
     net, tokenizer = read_model(str(folder.path))
     texts = load_data()["val"].text.tolist()
     x = encode(tokenizer, texts, LONGEST)
     want = torch_outputs(with_activation(net, "gelu_new"), x)["logits"]
     row = lambda a, k: {n: v[k:k + 1] for n, v in a.items()}
     with tempfile.TemporaryDirectory() as d:
-        paths = {n: make(folder, Path(d)) for n, make in FILES.items()}
-        calls = {n: classifier(p) for n, p in paths.items()}
-        table = {n: dict(MB=p.stat().st_size/1e6) for n, p in paths.items()}
+        paths, table = make_all(folder, Path(d))
+        calls = {n: (on_onnxruntime if p.suffix == ".onnx" else on_litert)(p) for n, p in paths.items()}
         for c in CHARACTERS:
             one = encode(tokenizer, ["记"*c], LONGEST)
             for n, t in side_by_side({n: lambda f=f: f(one) for n, f in calls.items()}, rounds=rounds).items(): table[n][f"ms, {c} characters"] = 1000*float(np.median(t))
         for n, f in calls.items():
-            got = np.stack([f(row(x, k)) for k in range(len(texts))])
-            table[n] |= {"flips": int((got.argmax(1) != want.argmax(1)).sum()), "mean difference": float(np.abs(got - want).mean())}
-        for n, p in paths.items(): table[n]["oldest TFLite"] = runtime_floor(p.read_bytes())[0] or "newer than known"
+            got, floor = np.stack([f(row(x, k)) for k in range(len(texts))]), inspect_model(paths[n])["runtime_floor"]
+            table[n] |= {"peak MB": peak_memory(paths[n]), "flips": int((got.argmax(1) != want.argmax(1)).sum()), "mean difference": float(np.abs(got - want).mean()),
+                         "oldest runtime": f"{floor['runtime']} {floor['release'] or 'newer than known'}"}
     table = pd.DataFrame(table).T
     short = table[f"ms, {CHARACTERS[0]} characters"]
-    table.insert(len(CHARACTERS) + 1, "short memo, times the fp32 file", short["fixed 128, fp32"]/short)
+    table.insert(table.columns.get_loc("peak MB"), "short memo, times the fp32 file", short[f"phone: {FIXED}"]/short)
     return table, len(texts)
+
+
+def markdown(table):
+    "The table for a README."
+    digits = {"seconds": 0, "MB": 2, "peak MB": 0, "short memo, times the fp32 file": 1, "flips": 0, "mean difference": 4} | {f"ms, {c} characters": 2 for c in CHARACTERS}
+    shown = table.copy()
+    for c, n in digits.items(): shown[c] = [("" if pd.isna(v) else f"{v:.1g}" if 0 < v < .5*10**-n else f"{v:.{n}f}") for v in table[c].astype(float)]
+    return shown.fillna("").rename_axis("file").reset_index().to_markdown(index=False, disable_numparse=True)
+
+
+def draw(tables, path):
+    "Megabytes against milliseconds of a short memo for each model and file, as a PNG at `path`."
+    import matplotlib.pyplot as plt
+    figure_style()
+    fig, axes = plt.subplots(1, len(tables), figsize=(6.5*len(tables), 4.6), squeeze=False)
+    for ax, (model, t) in zip(axes[0], tables.items()):
+        for n, r in t[t.converts == "yes"].iterrows():
+            mine, ms = "memo_bert" in n, f"ms, {CHARACTERS[0]} characters"
+            ax.scatter(r[ms], r.MB, color="#2a7" if mine else "#a55", s=60)
+            ax.annotate(n.split(": ")[1], (r[ms], r.MB), xytext=(5, 5), textcoords="offset points", fontsize=8, weight="bold" if mine else "normal")
+        ax.set(xscale="log", yscale="log", xlabel=f"ms for a memo of {CHARACTERS[0]} characters, log scale", ylabel="MB, log scale", title=f"{model}：越靠左下越好 lower left is better")
+        ax.margins(.25)
+    with atomic(path) as tmp: fig.savefig(tmp, metadata={"Software": None})
 
 
 def main():
@@ -134,13 +238,13 @@ def main():
     a.add_argument("--rounds", type=int, default=60, help="interleaved runs a length")
     a = a.parse_args()
     for m in a.models: one_of("models", m, ("memo", "ernie"))
-    kept = {}
+    tables = {}
     for m in a.models:
-        table, n = compare(ernie_folder() if m == "ernie" else ModelFolder("memo"), a.rounds)
-        print(f"\n{m}: {n} validation memos, LiteRT, 1 thread, batch 1, median of {a.rounds} interleaved runs; {machine()}\n")
-        print(table.map(lambda v: f"{v:.3g}" if isinstance(v, float) else v).to_string())
-        kept[m] = table.to_dict("index")
-    (outputs_root()/"peers.json").write_text(json.dumps(dict(machine=machine(), rounds=a.rounds, tables=kept), indent=1, default=float) + "\n")
+        tables[m], n = compare(ernie_folder() if m == "ernie" else ModelFolder("memo"), a.rounds)
+        print(f"\n{m}: {n} validation memos, 1 thread, batch 1, median of {a.rounds} interleaved runs; {machine()}\n\n{markdown(tables[m])}", flush=True)
+    draw(tables, outputs_root()/"peers.png")
+    kept = dict(machine=machine(), versions=versions(), rounds=a.rounds, memos=n, tables={m: t.to_dict("index") for m, t in tables.items()})
+    with atomic(outputs_root()/"peers.json") as tmp: tmp.write_text(json.dumps(kept, indent=1, default=float) + "\n")
 
 
 if __name__ == "__main__":

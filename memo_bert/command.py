@@ -42,7 +42,7 @@ def sweep(args):
     try: from memo_bert.sweep import sweep
     except ImportError as e: raise MemoBertError("sweep needs papermill and pandas; install them with: pip install memo_bert[workbook]") from e
     table = sweep(args.notebook, args.parameter, args.jobs)
-    print(table.fillna("").to_string(index=False))
+    print(table.astype(object).fillna("").to_string(index=False))
     if failed := (table.status == "failed").sum(): raise MemoBertError(f"{failed} of {len(table)} runs failed; run the same again to repeat only those.")
 
 # %% ../nbs/05_command.ipynb #7be20a94
@@ -104,7 +104,7 @@ def examine():
             try: have = metadata.version(p)
             except metadata.PackageNotFoundError: have = None
             want = pins.get(p)
-            status = "missing" if have is None else "ok" if want in (None, have) else "differs"
+            status = "missing" if have is None else "ok" if want in (None, have.split("+")[0]) else "differs"
             rows.append(dict(chapter=chapter, package=p, installed=have or "-", proven=want or "any", status=status))
     return rows
 
