@@ -1,10 +1,11 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-NBS    := 00_core 00a_data 00b_finetune 01_export 01a_graph 01b_gather_int32 01c_unsqueeze_11 01e_bounded_mask 01f_first_token 01d_to_tf 02_quantize 02a_quantize_onnx 02b_runtime_floor 02c_metadata 02d_lengths 02e_inspect 02f_delegates 03_evaluate 03a_gate 03b_encoder 03c_ladder 03f_sweep 04_classify 05_command index
+NBS    := 00_core 00a_data 00b_finetune 01_export 01a_graph 01b_gather_int32 01c_unsqueeze_11 01e_bounded_mask 01f_first_token 01d_to_tf 02_quantize 02a_quantize_onnx 02b_runtime_floor 02c_metadata 02d_lengths 02e_inspect 02f_delegates 03_evaluate 03a_gate 03b_encoder 03c_ladder 03f_sweep 03g_report 04_classify 05_command index
 RUNS   := outputs/memo/runs
+CHROMIUM := $(firstword $(foreach c,chromium chromium-browser google-chrome,$(shell command -v $(c) 2>/dev/null)))
 
-.PHONY: run test runtimes clients env clean export notebooks bundle
+.PHONY: run test runtimes clients browser env clean export notebooks bundle
 
 env: $(VENV)/ready
 
@@ -18,10 +19,10 @@ run: env            ## every notebook headless, then the table of results
 	mkdir -p $(RUNS)
 	for n in $(NBS); do echo "== $$n" && $(BIN)/papermill --cwd nbs --no-log-output --progress-bar nbs/$$n.ipynb $(RUNS)/$$n.ipynb || exit 1; done
 	for m in fp32 fp16 int8 int16x8; do echo "== 02_quantize mode $$m" && $(BIN)/papermill --cwd nbs --progress-bar nbs/02_quantize.ipynb $(RUNS)/02_quantize.$$m.ipynb -p mode $$m || exit 1; done
-	$(BIN)/python -c "import json; from memo_bert.evaluate import results_table; print(results_table(json.load(open('outputs/memo/report.json'))['artefacts']))"
+	$(BIN)/python -c "import json; from memo_bert.report import results_table; print(results_table(json.load(open('outputs/memo/report.json'))['artefacts']))"
 
 test: env           ## notebooks in step with the package, their assertions, pytest, one headless run
-	$(BIN)/pytest -q -m "not clients and not runtimes" tests
+	$(BIN)/pytest -q -m "not clients and not runtimes$(if $(CHROMIUM),, and not browser)" tests
 	MEMO_BERT_OUTPUTS=$(CURDIR)/outputs/.test $(BIN)/nbdev_test --n_workers 1 --timing --skip_file_re '^(02b_runtime_floor|03_evaluate|03[a-g]_|index)'
 	mkdir -p outputs/.test && cd nbs && MEMO_BERT_OUTPUTS=$(CURDIR)/outputs/.test $(abspath $(BIN))/papermill --progress-bar 02_quantize.ipynb $(CURDIR)/outputs/.test/02_quantize.int8.ipynb -p mode int8
 
@@ -30,6 +31,9 @@ runtimes: env       ## files for old runtimes on the runtimes themselves, as far
 
 clients: env        ## the packed file in the real MediaPipe and TFLite Task Library (fetches both, 0.8 GB)
 	$(BIN)/pytest -q -m clients tests
+
+browser: env        ## the report in a real Chromium (the system's)
+	$(BIN)/pytest -q -m browser tests
 
 export: env         ## notebooks to package
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean

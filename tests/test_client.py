@@ -39,7 +39,7 @@ def test_wheel_and_sdist(tmp_path):
     wheel, = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {"model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "labels.txt", "onnx/model_int8.onnx"}
-    assert {f"memo_bert/assets/memo/{n}" for n in wanted} | {f"memo_bert/assets/corpus/{n}" for n in ("train.jsonl", "val.jsonl", "test.jsonl", "test_second.jsonl", "grammar.json")} <= names
+    assert {f"memo_bert/assets/memo/{n}" for n in wanted} | {f"memo_bert/assets/corpus/{n}" for n in ("train.jsonl", "val.jsonl", "test.jsonl", "test_second.jsonl", "grammar.json")} | {"memo_bert/assets/report.html.j2"} <= names
     assert len(list(tmp_path.glob("*.tar.gz"))) == 1
 
 
