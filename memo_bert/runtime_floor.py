@@ -68,11 +68,12 @@ def runtime_floor(data):
     "(oldest TFLite release that has every operator of the bytes, the operators that set it); None where it knows none of them."
     return _floor(op_versions(data))
 
-# %% ../nbs/02b_runtime_floor.ipynb #9154743d
+# %% ../nbs/02b_runtime_floor.ipynb #60da19e9
 class Aligned(flatbuffers.Builder):
     "A Builder whose byte vectors start at multiples of 16, as TFLite's schema asks of constants."
     def StartVector(self, size, count, alignment): return super().StartVector(size, count, 16 if size == 1 else alignment)
 
+# %% ../nbs/02b_runtime_floor.ipynb #9154743d
 class Edit:
     "TFLite bytes opened for editing: `model` is the schema's object tree."
     def __init__(self, data): self.model, self.added = schema.ModelT.InitFromPackedBuf(bytearray(data), 0), {}
