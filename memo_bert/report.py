@@ -246,7 +246,10 @@ CAPTIONS = dict(
     runtimes="Older runtimes: speed beside fp32 on the same runtime, and what is refused.", mobile_clients="Scores of the phone's standard clients against ours.",
     tokens="Tokens of the memos, and the lengths the file has signatures for.", lengths_ms="A short memo at each length, one thread.", lengths_pc="The PC's free length against fixed ones.",
     inspect_sizes="Where the bytes of each file are.", score_bounds="The range of attention scores kept for each head.", delegates="How many operators each delegate takes.",
-    trade_off="Accuracy against latency; the area is the size of the file.", gate="Flips of honest and of broken files, and the limit between them.", layer_errors="What each dense layer's rounding does by itself, in the bundled model and in one made hard for int8.", hidden_state="A pretrained encoder's hidden state after conversion.",
+    trade_off="Accuracy against latency; the area is the size of the file.", gate="Flips of honest and of broken files, and the limit between them.", layer_errors="What each dense layer's rounding does by itself, in the bundled model and in one made hard for int8.",
+    calibration_sizes="How near int8 comes to PyTorch with calibration sets of 8 to 512 memos.", calibration_methods="Ways to choose a range: mean difference and flips.",
+    calibration_why="The tensor that the 95th percentile cuts, and where each method cuts it.", variance="The same file under other settings: largest difference from its own base setting.",
+    saturation="Pair sums of integer products beyond 16 bits, full and reduced range of weights.", hidden_state="A pretrained encoder's hidden state after conversion.",
     scores="What the finished classifier says about five memos.")
 
 # %% ../nbs/03g_report.ipynb #235032c4
