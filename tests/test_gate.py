@@ -3,6 +3,7 @@ import json, shutil, subprocess, sys
 
 import pytest
 
+from memo_bert.command import main
 from memo_bert.core import assets
 
 
@@ -47,6 +48,7 @@ def test_fails(chain, tmp_path):
     ([assets("memo/onnx/model_int8.onnx"), "--limit", "flips", "3"], "between 0 and 1"),
     ([assets("memo/onnx/model_int8.onnx"), "--split", "dev"], "choose one of: train"),
 ])
-def test_bad_input(args, sentence):
-    out = gate(*args)
-    assert out.returncode == 1 and sentence in out.stderr and out.stderr.count("\n") == 1
+def test_bad_input(args, sentence, capsys):
+    assert main(["gate", *map(str, args)]) == 1
+    err = capsys.readouterr().err
+    assert sentence in err and err.count("\n") == 1
