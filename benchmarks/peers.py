@@ -237,7 +237,7 @@ def draw(tables, path):
         for n, r in t[t.converts == "yes"].iterrows():
             mine, ms = "memo_bert" in n, f"ms, {CHARACTERS[0]} characters"
             ax.scatter(r[ms], r.MB, color="#2a7" if mine else "#a55", s=60)
-            ax.annotate(n.split(": ")[1], (r[ms], r.MB), xytext=(5, 5), textcoords="offset points", fontsize=8, weight="bold" if mine else "normal")
+            ax.annotate(n.split(": ")[1], (r[ms], r.MB), xytext=(5, 5), textcoords="offset points", fontsize=8, color="#164" if mine else "#444")
         ax.set(xscale="log", yscale="log", xlabel=f"ms for a memo of {CHARACTERS[0]} characters, log scale", ylabel="MB, log scale", title=f"{model}：越靠左下越好 lower left is better")
         ax.margins(.25)
     with atomic(path) as tmp: fig.savefig(tmp, metadata={"Software": None})
