@@ -30,7 +30,7 @@ def run(args):
     except ImportError as e: raise MemoBertError("run needs papermill; install it with: pip install memo_bert[workbook]") from e
     source = notebook_path(args.notebook)
     given = parameters(source, args.parameter)
-    path = ModelFolder(given.get("name") or given.get("model") or "memo")/f"runs/{tag(source.stem, given)}.ipynb"
+    path = ModelFolder(given.get("name") or given.get("model") or "memo")/f"runs/{tag(source.stem, {n: v for n, v in given.items() if n not in ('model', 'name')})}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     try: papermill.execute_notebook(str(source), str(path), given, cwd=str(source.parent), progress_bar=sys.stderr.isatty())
     except papermill.PapermillExecutionError as e: raise MemoBertError(f"{source.stem} stopped: {e.evalue} (see {path})") from None

@@ -6,9 +6,10 @@
 __all__ = ['TYPES', 'notebook_path', 'parameters', 'grid', 'tag', 'done', 'error_of', 'metrics', 'run_one', 'sweep']
 
 # %% ../nbs/03f_sweep.ipynb #0fc7f30d
-import itertools, json, os, re, subprocess, sys, time
+import itertools, json, os, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 import nbformat, pandas as pd
 from tqdm import tqdm
 from .core import MemoBertError, atomic, one_of, outputs_root, project_root, quiet
@@ -34,6 +35,8 @@ def parameters(notebook, pairs):
     with quiet():
         import papermill
         known = papermill.inspect_notebook(str(notebook))
+    names = [n for n, _ in pairs]
+    if twice := [n for n in names if names.count(n) > 1]: raise MemoBertError(f"The parameter {twice[0]} is given twice; give it once.")
     return {n: _value(n, v, known[one_of("The parameter", n, list(known))]["inferred_type_name"]) for n, v in pairs}
 
 # %% ../nbs/03f_sweep.ipynb #a0f11be4
@@ -44,7 +47,7 @@ def grid(pairs):
 
 def tag(stem, given):
     "A file name for the notebook `stem` run with the parameters `given`."
-    return ".".join([stem, *(re.sub(r"[^\w.-]+", "-", str(v)) for n, v in given.items() if n not in ("model", "name"))])
+    return ".".join([stem, *(quote(str(v), safe="") for v in given.values())])
 
 # %% ../nbs/03f_sweep.ipynb #2a442162
 def done(path, source, given):
@@ -70,9 +73,9 @@ def metrics(folder):
 
 def run_one(source, given, root):
     "Execute `source` with the parameters `given` in an outputs folder of its own below `root` unless that is done; a row of the table."
-    folder, own = Path(root)/tag(source.stem, given), dict(given)
+    folder = Path(root)/tag(source.stem, given)
     path, start, said = folder/source.name, time.perf_counter(), ""
-    if (outputs_root()/str(given.get("model"))).is_dir() and "model" in given: own["model"] = str(outputs_root()/given["model"])
+    own = given | {n: str(outputs_root()/v) for n, v in given.items() if n == "model" and (outputs_root()/v).is_dir()}
     if fresh := not done(path, source, own):
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--cwd", source.parent, source, path, "-y", json.dumps(own)]
@@ -89,7 +92,8 @@ def sweep(notebook, pairs, jobs=None):
     status, seconds unless it was done before, MB and metrics from its ledger, error), also written to `outputs/sweeps/<notebook>/table.csv`."""
     if jobs is not None and jobs < 1: raise MemoBertError(f"jobs is {jobs}; it must be at least 1.")
     source = notebook_path(notebook)
-    runs, root = [parameters(source, g) for g in grid(pairs)], outputs_root()/"sweeps"/source.stem
+    runs, root = [], outputs_root()/"sweeps"/source.stem
+    for g in grid(pairs): runs += [p for p in [parameters(source, g)] if p not in runs]
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         rows = list(tqdm(pool.map(lambda g: run_one(source, g, root), runs), total=len(runs), desc=source.stem, unit="run", disable=None))
     table = pd.DataFrame(rows)
