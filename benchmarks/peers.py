@@ -5,20 +5,20 @@
 
 The peers install themselves into environments of their own below outputs/.environments (about 8 GB at the first run).
 """
-import argparse, json, subprocess, sys, tempfile, time
+import argparse, json, subprocess, tempfile, time
 from pathlib import Path
-import numpy as np, onnx, onnxruntime as ort, pandas as pd, torch
+import numpy as np, onnx, pandas as pd, torch
 from ai_edge_litert.interpreter import Interpreter
 from onnxruntime.quantization import quantize_dynamic
 from transformers import BertConfig, BertForSequenceClassification, ErnieConfig, ErnieForSequenceClassification
 from memo_bert.core import MemoBertError, ModelFolder, atomic, figure_style, machine, one_of, outputs_root, quiet, side_by_side, versions
 from memo_bert.data import load_data
+from memo_bert.evaluate import fresh_process
 from memo_bert.export import INPUTS, encode, onnx_file, torch_outputs, with_activation
 from memo_bert.finetune import place, read_model
 from memo_bert.graph import apply_passes, load_graph
 from memo_bert.inspect import inspect_model
 from memo_bert.lengths import lengths_file
-from memo_bert.quantize import convert
 from memo_bert.quantize_onnx import open_onnx, pc_file
 from memo_bert.runtime_floor import side_environment
 from memo_bert.to_tf import saved_model, tf, to_saved_model
@@ -43,7 +43,7 @@ def ernie_folder():
 def environment(name): return side_environment((HERE/f"{name}.txt").read_text().split())
 
 
-def done(command, what):
+def execute(command):
     out = subprocess.run([*map(str, command)], capture_output=True, text=True)
     if out.returncode: raise MemoBertError((out.stderr.strip() or out.stdout.strip()).splitlines()[-1])
 
@@ -55,14 +55,14 @@ def ours_pc(folder, work): return pc_file(ModelFolder(str(folder.path), root=wor
 
 
 def litert_torch(folder, work):
-    done([environment("litert-torch"), HERE/"litert_torch_file.py", folder.path, LONGEST, work/"litert_torch.tflite"], "litert-torch")
+    execute([environment("litert-torch"), HERE/"litert_torch_file.py", folder.path, LONGEST, work/"litert_torch.tflite"])
     return work/"litert_torch.tflite"
 
 
 def onnx2tf(folder, work):
     python = environment("onnx2tf")
-    done([python, "-m", "onnxsim", onnx_file(folder, LONGEST), work/"simple.onnx"], "onnxsim")
-    done([python, "-m", "onnx2tf", "-i", work/"simple.onnx", "-o", work/"onnx2tf", "-odrqt", "-n"], "onnx2tf")
+    execute([python, "-m", "onnxsim", onnx_file(folder, LONGEST), work/"simple.onnx"])
+    execute([python, "-m", "onnx2tf", "-i", work/"simple.onnx", "-o", work/"onnx2tf", "-odrqt", "-n"])
     return work/"onnx2tf/simple_dynamic_range_quant.tflite"
 
 
@@ -103,7 +103,7 @@ def as_bert(folder, out):
 
 
 def hugging_face(folder, work, how):
-    done([environment("optimum"), HERE/"hugging_face_file.py", how, as_bert(folder, work/"bert"), work/how], how)
+    execute([environment("optimum"), HERE/"hugging_face_file.py", how, as_bert(folder, work/"bert"), work/how])
     return max((work/how).rglob("*.onnx"), key=lambda f: "quantized" in f.name or "qint8" in f.name)
 
 
@@ -160,28 +160,6 @@ def on_onnxruntime(path):
     return call
 
 
-PROBE = """
-import sys, numpy as np
-path = sys.argv[1]
-if path.endswith(".onnx"):
-    import onnxruntime as ort
-    o = ort.SessionOptions(); o.intra_op_num_threads = 1
-    s = ort.InferenceSession(path, o); s.run(None, {i.name: np.ones((1, 128), np.int64) for i in s.get_inputs()})
-else:
-    from ai_edge_litert.interpreter import Interpreter
-    i = Interpreter(path, num_threads=1); i.allocate_tensors()
-    for d in i.get_input_details(): i.set_tensor(d["index"], np.ones(d["shape"], d["dtype"]))
-    i.invoke()
-print("PEAK", next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmHWM")))
-"""
-
-
-def peak_memory(path):
-    "Peak resident MB of a fresh process that loads the file and labels one memo of 128 tokens."
-    out = subprocess.run([sys.executable, "-c", PROBE, str(path)], capture_output=True, text=True, check=True).stdout
-    return int(out.split("PEAK")[1])/1024
-
-
 def make_all(folder, work):
     "{name: path} of what could be made, and {name: a row with seconds, or why not} of all."
     saved_model(folder, LONGEST)
@@ -210,7 +188,7 @@ def compare(folder, rounds):
             for n, t in side_by_side({n: lambda f=f: f(one) for n, f in calls.items()}, rounds=rounds).items(): table[n][f"ms, {c} characters"] = 1000*float(np.median(t))
         for n, f in calls.items():
             got, floor = np.stack([f(row(x, k)) for k in range(len(texts))]), inspect_model(paths[n])["runtime_floor"]
-            table[n] |= {"peak MB": peak_memory(paths[n]), "flips": int((got.argmax(1) != want.argmax(1)).sum()), "mean difference": float(np.abs(got - want).mean()),
+            table[n] |= {"peak MB": fresh_process(paths[n], LONGEST)[1], "flips": int((got.argmax(1) != want.argmax(1)).sum()), "mean difference": float(np.abs(got - want).mean()),
                          "oldest runtime": f"{floor['runtime']} {floor['release'] or 'newer than known'}"}
     table = pd.DataFrame(table).T
     short = table[f"ms, {CHARACTERS[0]} characters"]

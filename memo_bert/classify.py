@@ -6,7 +6,7 @@
 __all__ = ['BACKENDS', 'SUFFIXES', 'open_onnx', 'open_litert', 'MemoClassifier']
 
 # %% ../nbs/04_classify.ipynb #c6d69505
-import json, re
+import re
 from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer

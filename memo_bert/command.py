@@ -9,8 +9,7 @@ __all__ = ['CHAPTERS', 'EXTRA', 'classify', 'run', 'sweep', 'inspect', 'limits',
 # %% ../nbs/05_command.ipynb #5633ecd8
 import argparse, json, os, re, sys
 from importlib import metadata
-from pathlib import Path
-from .core import MemoBertError, ModelFolder, one_of, project_root, quiet
+from .core import MemoBertError, ModelFolder, one_of
 
 # %% ../nbs/05_command.ipynb #a3d9baaa
 def classify(args):

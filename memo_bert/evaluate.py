@@ -10,10 +10,10 @@ __all__ = ['OPENERS', 'PROBE', 'PEAK', 'open_artefact', 'artefacts', 'compare', 
 import json, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import MemoBertError, atomic, machine, nbytes, one_of, side_by_side, versions
+from .core import MemoBertError, atomic, nbytes, one_of, side_by_side
 from .export import encode, onnx_file, torch_outputs, with_activation
 from .finetune import checkpoint, read_model, score
-from .quantize import MODES, open_tflite, tflite_file
+from .quantize import MODES, open_signature, tflite_file
 from .quantize_onnx import RECIPES, open_onnx, pc_file
 from .to_tf import saved_model, tf
 
@@ -36,7 +36,7 @@ def _open_ort(path, threads, activation):
 
 # %% ../nbs/03_evaluate.ipynb #58357740
 def _open_litert(path, threads, activation):
-    runner = open_tflite(path, threads).get_signature_runner("serving_default")
+    runner = open_signature(path, threads)
     o, names = sorted(runner.get_output_details())[0], list(runner.get_input_details())
     return lambda x: runner(**{n: x[n].astype(np.int32) for n in names})[o]
 
@@ -72,7 +72,9 @@ if kind == ".onnx":
     s = ort.InferenceSession(path, o); s.run(None, {i.name: x[i.name].astype(np.int64) for i in s.get_inputs()})
 elif kind == ".tflite":
     from ai_edge_litert.interpreter import Interpreter
-    r = Interpreter(path, num_threads=1).get_signature_runner("serving_default"); r(**{n: x[n] for n in r.get_input_details()})
+    i = Interpreter(path, num_threads=1); i.allocate_tensors()
+    for d in i.get_input_details(): i.set_tensor(d["index"], np.full(d["shape"], next((v.flat[0] for n, v in x.items() if n in d["name"]), 1), d["dtype"]))
+    i.invoke()
 elif kind == ".safetensors":
     import os, torch; from transformers import AutoModelForSequenceClassification as M
     torch.set_num_threads(1); M.from_pretrained(os.path.dirname(path))(**{n: torch.tensor(v).long() for n, v in x.items()})

@@ -21,7 +21,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertTokenizer, ErnieConfig, ErnieForMaskedLM, ErnieForSequenceClassification
 from transformers.utils import logging as hf_logging
-from .core import MemoBertError, ModelFolder, assets, sha256
+from .core import MemoBertError, assets, sha256
 hf_logging.set_verbosity_error(); hf_logging.disable_progress_bar()
 
 # %% ../nbs/00b_finetune.ipynb #1f5dc986

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd
 from scipy.stats import binomtest, norm
-from .core import MemoBertError, one_of, quiet
+from .core import MemoBertError, quiet
 from .evaluate import open_artefact
 from .export import encode
 from .quantize import tflite_signature
@@ -21,6 +21,7 @@ from .to_tf import signature
 # %% ../nbs/03a_gate.ipynb #d5004543
 def home(path):
     "The folder with `tokenizer.json` and `labels.txt` that a model file belongs to: its own, or the one above."
+    if not Path(path).exists(): raise MemoBertError(f"There is no file {path}.")
     for d in (Path(path).parent, Path(path).parent.parent):
         if (d/"tokenizer.json").exists() and (d/"labels.txt").exists(): return d
     raise MemoBertError(f"{Path(path).name} has no tokenizer.json and labels.txt beside it or one folder up; copy them from the model's folder.")
@@ -38,7 +39,6 @@ def fixed_length(path):
 def answers(path, texts, seq_len=128):
     "Probabilities of a model file (checkpoint, SavedModel, ONNX, TFLite) for `texts`: DataFrame `[n, labels]`, a column a label name."
     from transformers import AutoTokenizer
-    if not Path(path).exists(): raise MemoBertError(f"There is no file {path}.")
     names = (home(path)/"labels.txt").read_text(encoding="utf-8").splitlines()
     with quiet(): call, x = open_artefact(path), encode(AutoTokenizer.from_pretrained(home(path)), list(texts), seq_len)
     logits = np.concatenate([call({k: v[i:i + 1] for k, v in x.items()}) for i in range(len(texts))]).astype(np.float64)
@@ -148,6 +148,7 @@ def gate(artefact, reference, texts, labels, limits=Limits()):
     Files are a checkpoint's `.safetensors`, a SavedModel folder, `.onnx` or `.tflite`, each with `tokenizer.json` and `labels.txt` beside it or one
     folder up. Both see the memos at the length the artefact is fixed to. Raises `MemoBertError` for a file that is no such model."""
     if not len(texts): raise MemoBertError("There are no memos to judge by.")
+    for path in (artefact, reference): home(path)
     seq_len = fixed_length(artefact) or fixed_length(reference) or 128
     return judge(answers(artefact, texts, seq_len), answers(reference, texts, seq_len), texts, labels, limits)
 

@@ -9,7 +9,7 @@ __all__ = ['TFLITE_PRODUCTS', 'STAND_INS', 'ONNX_PRODUCTS', 'ORT_RELEASES', 'LOO
            'read_model_file', 'inspect_model', 'expect', 'size_table', 'mac_table', 'headlines', 'render']
 
 # %% ../nbs/02e_inspect.ipynb #3cd6b007
-import json, math, zipfile
+import math, zipfile
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path

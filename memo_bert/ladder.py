@@ -9,11 +9,11 @@ __all__ = ['KEPT', 'LADDER', 'dense_names', 'short', 'surroundings', 'layer_erro
 import re, shutil, tempfile
 from pathlib import Path
 import numpy as np, pandas as pd
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from .core import MemoBertError, one_of, quiet
-from .export import encode
 from .finetune import checkpoint
 from .gate import Limits, answers, judge
-from .quantize import MODES, Interpreter, OpResolverType, calibration_feeds, convert, finish
+from .quantize import MODES, calibration_feeds, convert, finish
 from .runtime_floor import Edit, floats, ints
 from .to_tf import saved_model
 
@@ -81,9 +81,8 @@ def _figures(y, z, own):
 def layer_errors(exact, data, feeds):
     """DataFrame, a row a dense layer of TFLite bytes `data` against the float bytes `exact` on `feeds` (arrays `[n, seq_len]` by name).
 
-    Columns: tensor (its name), snr_db and cosine of the output, own_db of what the layer itself
-    does to its input, median over channels. Raises `MemoBertError` where the
-    two have not the same dense layers; give bytes as `convert` and `finish` make them for the newest runtime."""
+    Columns: tensor (its name), snr_db and cosine of the output, own_db of what the layer itself does to its input, median over channels.
+    Give bytes as `convert` and `finish` make them for the newest runtime. Raises `MemoBertError` where the two have not the same dense layers."""
     a, b = Edit(exact), Edit(data)
     layers, others = _dense(a), _dense(b)
     if len(layers) != len(others): raise MemoBertError(f"The files have {len(layers)} and {len(others)} dense layers; they are not of one graph.")
@@ -102,20 +101,20 @@ def layer_errors(exact, data, feeds):
 
 # %% ../nbs/03c_ladder.ipynb #645b09df
 KEPT = (1, 2, 4, 8)
-LADDER = {"int8": ["int8", *(f"int8, {n} kept" for n in KEPT), "int16x8", "dynamic_int8", "fp16", "fp32"], "int16x8": ["int16x8", "dynamic_int8", "fp16", "fp32"],
-          "dynamic_int8": ["dynamic_int8", "fp16", "fp32"], "fp16": ["fp16", "fp32"], "fp32": ["fp32"]}
+LADDER = ("int8", "int16x8", "dynamic_int8", "fp16", "fp32")
 
 def steps(folder, mode, seq_len, data, calibration, target_runtime=None):
     "Yield (step, TFLite bytes, why) down the ladder of `mode`; a step is made when it is asked for."
-    sm, cal, errors = saved_model(folder, seq_len), calibration_feeds(folder, seq_len, data, calibration), None
-    made = lambda m, keep=(): finish(convert(sm, m, cal, keep), m, target_runtime, cal)
-    for step in LADDER[mode]:
-        if "kept" not in step: yield step, made(step), MODES[step].pro; continue
-        if errors is None:
-            exact = convert(sm, "fp32")
-            errors = layer_errors(exact, finish(convert(sm, mode, cal), mode, "2.21", cal), {k: v[:36] for k, v in cal.items()}).sort_values("own_db")
-        worst = errors[:int(step.split()[1])]
-        yield step, made(mode, [t for n in worst.tensor for t in surroundings(exact, n)]), "kept float: " + ", ".join(f"{n} ({r.own_db:.0f} dB)" for n, r in worst.iterrows())
+    sm, cal = saved_model(folder, seq_len), calibration_feeds(folder, seq_len, data, calibration)
+    whole, made = convert(sm, mode, cal), lambda raw, m: finish(raw, m, target_runtime, cal)
+    yield mode, made(whole, mode), MODES[mode].pro
+    if mode == "int8":
+        exact = convert(sm, "fp32")
+        errors = layer_errors(exact, finish(whole, mode, "2.21", cal), {k: v[:36] for k, v in cal.items()}).sort_values("own_db")
+        for n in KEPT:
+            keep = [t for name in errors.tensor[:n] for t in surroundings(exact, name)]
+            yield f"int8, {n} kept", made(convert(sm, mode, cal, keep), mode), "kept float: " + ", ".join(f"{l} ({db:.0f} dB)" for l, db in errors.own_db[:n].items())
+    for m in LADDER[LADDER.index(mode) + 1:]: yield m, made(convert(sm, m, cal), m), MODES[m].pro
 
 # %% ../nbs/03c_ladder.ipynb #e52ba40a
 def mend(folder, texts, labels, mode="int8", limits=Limits(), seq_len=128, data="memo", calibration=128, target_runtime=None):
@@ -125,7 +124,7 @@ def mend(folder, texts, labels, mode="int8", limits=Limits(), seq_len=128, data=
     not even the last step passes; no file is written then."""
     one_of("mode", mode, LADDER)
     want, tried, path = answers(checkpoint(folder), texts, seq_len), [], folder/f"tflite/model_{mode}_gated.tflite"
-    with tempfile.TemporaryDirectory(dir=folder.path) as d:
+    with tempfile.TemporaryDirectory(dir=folder.path) as d:   # inside the folder: the gate finds tokenizer and labels one folder up
         for step, bytes_, why in steps(folder, mode, seq_len, data, calibration, target_runtime):
             (f := Path(d)/"step.tflite").write_bytes(bytes_)
             verdict = judge(answers(f, texts, seq_len), want, texts, labels, limits)
@@ -133,6 +132,6 @@ def mend(folder, texts, labels, mode="int8", limits=Limits(), seq_len=128, data=
             if verdict.code == 0: break
         table = pd.DataFrame(tried)
         if table.verdict.iloc[-1] != "pass": raise MemoBertError(f"No step of {mode} passes the gate; the last says {verdict}")
-        path.unlink(missing_ok=True)
-        folder.build(f"tflite/{path.name}", lambda tmp: shutil.copy(f, tmp), step="ladder", parents=["saved_model"], mode=mode, mended_by=table.step.iloc[-1], limits=vars(limits))
+        params = dict(mode=mode, mended_by=table.step.iloc[-1], limits=vars(limits), seq_len=seq_len, data=data, calibration=calibration, target_runtime=target_runtime)
+        folder.build(f"tflite/{path.name}", lambda tmp: shutil.copy(f, tmp), step="ladder", parents=["saved_model"], **params)
     return path, table

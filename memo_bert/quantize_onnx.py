@@ -51,9 +51,10 @@ def pc_file(folder, recipe="int8", seq_len=128, opset=12, activation="gelu_new")
     return folder.build(f"onnx/model_{one_of('recipe', recipe, RECIPES)}.onnx", make, step="quantize_onnx", parents=["onnx/model_free.onnx"], recipe=recipe)
 
 # %% ../nbs/02a_quantize_onnx.ipynb #ccca59d9
-def open_onnx(path, threads=1):
-    "An ONNX Runtime session on the CPU with `threads` threads; `MemoBertError` when the file is not a whole ONNX model."
+def open_onnx(path, threads=1, optimize=True):
+    "An ONNX Runtime session on the CPU, with graph optimizations or without; `MemoBertError` when the file is not a whole ONNX model."
     options = ort.SessionOptions()
+    if not optimize: options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     try: return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as e: raise MemoBertError(f"{Path(path).name} is not an ONNX model that ONNX Runtime can load: {str(e).splitlines()[0]}") from e

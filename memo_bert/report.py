@@ -15,7 +15,7 @@ import jinja2, pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from markupsafe import Markup
 from scipy.stats import binomtest
-from .core import MemoBertError, assets, atomic, figure_style, nbytes, project_root, sha256
+from .core import MemoBertError, assets, atomic, figure_style, project_root, sha256
 from .data import GLOSS
 from .inspect import computes_in, headlines, inspect_model, mac_table, read_model_file, roles, size_table
 

@@ -43,7 +43,7 @@ def test_fails(chain, tmp_path):
 
 
 @pytest.mark.parametrize("args, sentence", [
-    (["nowhere.tflite"], "no tokenizer.json"),
+    (["nowhere.tflite"], "There is no file nowhere.tflite"),
     ([assets("memo/onnx/model_int8.onnx"), "--limit", "flip", "0.01"], "choose one of: flips"),
     ([assets("memo/onnx/model_int8.onnx"), "--limit", "flips", "3"], "between 0 and 1"),
     ([assets("memo/onnx/model_int8.onnx"), "--split", "dev"], "choose one of: train"),

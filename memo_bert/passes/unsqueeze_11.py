@@ -9,7 +9,7 @@ __all__ = ['TARGET', 'TARGET_IR', 'SOFTMAX', 'MEANING', 'REDUCE', 'REMAINS', 'RE
 
 # %% ../../nbs/01c_unsqueeze_11.ipynb #fe519af0
 import numpy as np, onnx
-from onnx import AttributeProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from ..graph import CannotRewrite, attribute, constant_node, is_onnx, register
 
 # %% ../../nbs/01c_unsqueeze_11.ipynb #44c44aec
