@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
-from .core import MemoBertError, assets, one_of, quiet
+from .core import MemoBertError, assets, check_manifest, one_of, quiet
 
 # %% ../nbs/04_classify.ipynb #8ddcb0f5
 def open_onnx(path, threads):
@@ -66,6 +66,7 @@ class MemoClassifier:
     what is there. `threads`: of the runtime. Raises `MemoBertError` when a file is missing, damaged or not a classifier."""
     def __init__(self, folder_or_file=None, backend=None, threads=1):
         self.path, home, self.backend = _find(folder_or_file, backend)
+        check_manifest(home, self.path.relative_to(home).as_posix(), "tokenizer.json", "labels.txt")
         try:
             with quiet(): self._logits, self.inputs, self.lengths = BACKENDS[self.backend][0](self.path, threads)
         except MemoBertError: raise

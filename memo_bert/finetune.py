@@ -119,6 +119,7 @@ def place(folder, net, tokenizer, **how):
     "Put a checkpoint into the model folder, with its ledger row."
     def make(tmp):
         save_checkpoint(net, tokenizer, tmp.parent)
+        (folder/"manifest.json").unlink(missing_ok=True)
         for f in tmp.parent.iterdir():
             if f != tmp: f.replace(folder/f.name)
     return folder.build("model.safetensors", make, **how)
