@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TOOLCHAIN', 'TOKENIZER_FILES', 'MemoBertError', 'one_of', 'project_root', 'outputs_root', 'assets', 'model_name',
            'atomic', 'sha256', 'nbytes', 'versions', 'machine', 'ModelFolder', 'entry', 'read_manifest',
-           'write_manifest', 'check_manifest', 'quiet', 'side_by_side', 'figure_style', 'save_figure']
+           'write_manifest', 'check_manifest', 'keep_scores', 'kept_scores', 'quiet', 'side_by_side', 'figure_style',
+           'save_figure']
 
 # %% ../nbs/00_core.ipynb #4f3ca1aa
 import hashlib, json, logging, os, platform, shutil, tempfile, time, warnings
@@ -199,6 +200,18 @@ def check_manifest(home, *files):
     for f in files:
         if f not in listed: raise MemoBertError(f"{f} is not in the manifest of {Path(home).name}: it is of another checkpoint or was put there by hand; make it again.")
         if listed[f]["sha256"] != sha256(Path(home)/f): raise MemoBertError(f"{f} is not the file in the manifest of {Path(home).name}: files of different models are mixed; copy the whole folder again.")
+
+# %% ../nbs/00_core.ipynb #fc435877
+def keep_scores(folder, client, texts, scores):
+    "Write what `client` answered to `texts`, rows of scores, to `clients/<client>.json` of the `ModelFolder`, and the checkpoint it was asked of."
+    kept = dict(checkpoint=folder.row("model.safetensors").get("sha256"), scores={t: [round(float(v), 6) for v in s] for t, s in zip(texts, scores, strict=True)})
+    with atomic(folder/f"clients/{client}.json") as tmp: tmp.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+
+def kept_scores(folder, texts):
+    "{client: a list of scores for each of `texts`} of the clients that answered them all with the checkpoint that is there now."
+    found = {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in sorted((folder/"clients").glob("*.json"))}
+    now = folder.row("model.safetensors").get("sha256")
+    return {n: [k["scores"][t] for t in texts] for n, k in found.items() if k["checkpoint"] == now and all(t in k["scores"] for t in texts)}
 
 # %% ../nbs/00_core.ipynb #bf0f2f59
 @contextmanager

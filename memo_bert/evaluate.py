@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['OPENERS', 'PROBE', 'PEAK', 'open_artefact', 'artefacts', 'compare', 'fresh_process', 'evaluate', 'flipped',
-           'write_report']
+           'client_scores', 'agreement', 'sure_from', 'write_report']
 
 # %% ../nbs/03_evaluate.ipynb #133ce9c6
 import json, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import MemoBertError, atomic, nbytes, one_of, side_by_side
+from scipy.special import softmax
+from .core import MemoBertError, atomic, kept_scores, nbytes, one_of, side_by_side
 from .export import encode, onnx_file, torch_outputs, with_activation
-from .finetune import checkpoint, read_model, score
+from .finetune import checkpoint, predict, read_model, score
 from .quantize import MODES, open_signature, tflite_file
 from .quantize_onnx import RECIPES, open_onnx, pc_file
+from .text_in import open_text_onnx, open_text_tflite, text_onnx, text_tflite
 from .to_tf import saved_model, tf
 
 # %% ../nbs/03_evaluate.ipynb #9ef0b76a
@@ -131,6 +133,26 @@ def flipped(texts, labels, logits, names, reference):
     for n, l in logits.items():
         rows += [dict(artefact=n, memo=texts[i], label=labels[i], reference=names[want[i]], answer=names[l.argmax(1)[i]]) for i in np.flatnonzero(l.argmax(1) != want)]
     return pd.DataFrame(rows, columns=["artefact", "memo", "label", "reference", "answer"])
+
+# %% ../nbs/03_evaluate.ipynb #4d300505
+def client_scores(folder, texts):
+    "{name: scores float `[n, labels]`} of the files that take text, made where missing, and of the clients that answered `texts`."
+    open_ = {"text-in ONNX": open_text_onnx(text_onnx(folder)), "text-in TFLite": open_text_tflite(text_tflite(folder))}
+    return {n: np.array([f(t)[0] for t in texts]) for n, f in open_.items()} | {n: np.array(s) for n, s in kept_scores(folder, texts).items()}
+
+# %% ../nbs/03_evaluate.ipynb #28c97ce8
+def agreement(scores):
+    "Of every pair of `scores` ({name: float `[n, labels]`}): DataFrames `[names, names]` of the share of equal labels and of the largest difference of a score."
+    guess = {n: s.argmax(1) for n, s in scores.items()}
+    pairs = lambda measure: pd.DataFrame({b: {a: measure(a, b) for a in scores} for b in scores})
+    return pairs(lambda a, b: float((guess[a] == guess[b]).mean())), pairs(lambda a, b: float(np.abs(scores[a] - scores[b]).max()))
+
+# %% ../nbs/03_evaluate.ipynb #d1bafd4e
+def sure_from(score, right, share=.95):
+    "The lowest of the scores `[n]` such that of the answers scored at least so high `share` are `right` (bool `[n]`); 1 where there is none."
+    order = np.argsort(-score)
+    enough = np.flatnonzero(np.cumsum(right[order])/np.arange(1, len(order) + 1) >= share)
+    return float(score[order][enough[-1]]) if len(enough) else 1.
 
 # %% ../nbs/03_evaluate.ipynb #a9e018a3
 def write_report(folder, table, context, flips):

@@ -10,6 +10,7 @@ __all__ = ['home', 'fixed_length', 'answers', 'Limits', 'counted', 'drawn', 'pai
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd
+from scipy.special import softmax
 from scipy.stats import binomtest, norm
 from .core import MemoBertError, quiet
 from .evaluate import open_artefact
@@ -43,8 +44,7 @@ def answers(path, texts, seq_len=128):
     with quiet(): call, x = open_artefact(path), encode(AutoTokenizer.from_pretrained(home(path)), list(texts), seq_len)
     logits = np.concatenate([call({k: v[i:i + 1] for k, v in x.items()}) for i in range(len(texts))]).astype(np.float64)
     if logits.shape[1:] != (len(names),): raise MemoBertError(f"{Path(path).name} gives {logits.shape[1:]} numbers a memo; labels.txt has {len(names)} labels.")
-    e = np.exp(logits - logits.max(1, keepdims=True))
-    return pd.DataFrame(e/e.sum(1, keepdims=True), columns=names)
+    return pd.DataFrame(softmax(logits, 1), columns=names)
 
 # %% ../nbs/03a_gate.ipynb #585a2218
 @dataclass(frozen=True)
