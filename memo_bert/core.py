@@ -178,17 +178,18 @@ def write_manifest(home, files, **thresholds):
 # %% ../nbs/00_core.ipynb #b5400942
 def _lengths(rows, name):
     "Token lengths of artefact `name` by its own row of the ledger or the nearest ancestor's; a range that is free counts by its ends."
-    p = rows[name]["params"]
+    p = rows[name].get("params", {})
     if "lengths" in p: return p["lengths"]
     if "seq_len" in p: return [1, p["seq_len"]] if p.get("free") else [p["seq_len"]]
-    return next((n for a in rows[name]["parents"] if a in rows and (n := _lengths(rows, a))), [])
+    return next((n for a in rows[name].get("parents", {}) if (n := _lengths(rows, a))), [])
 
 def _certify(self):
     "Write the folder's manifest from its ledger: every artefact whose line of ancestors is as recorded."
-    rows, old = {r["name"]: r for r in self.ledger()}, read_manifest(self.path).get("files", {})
-    whole = lambda n: n in rows and (self/n).exists() and all(whole(a) and rows[a]["sha256"] == s for a, s in rows[n]["parents"].items())
+    old = read_manifest(self.path).get("files", {})
     files = {f: old.get(f) or entry(self/f) for f in TOKENIZER_FILES if (self/f).exists()}
-    files |= {n: dict(sha256=r["sha256"], bytes=r["bytes"]) | ({"lengths": l} if (l := _lengths(rows, n)) else {}) for n, r in rows.items() if whole(n)}
+    rows = files | {r["name"]: r for r in self.ledger() if "sha256" in r}
+    whole = lambda n: n in rows and (self/n).exists() and all(whole(a) and rows[a]["sha256"] == s for a, s in rows[n].get("parents", {}).items())
+    files |= {n: dict(sha256=r["sha256"], bytes=r["bytes"]) | ({"lengths": l} if (l := _lengths(rows, n)) else {}) for n, r in rows.items() if n not in files and whole(n)}
     write_manifest(self.path, files, **rows.get("model.safetensors", {}).get("thresholds", {}))
 ModelFolder.certify = _certify
 
