@@ -6,7 +6,7 @@
 __all__ = ['LONGEST', 'KINDS', 'ANSWER', 'FORMATS', 'SUFFIXES', 'numbered', 'read', 'cut', 'texts', 'Workers', 'label', 'write',
            'label_file']
 
-# %% ../nbs/04b_archive.ipynb #062a9fba
+# %% ../nbs/04b_archive.ipynb #5b9e83a7
 import csv, io, itertools, json, os, signal, sys, threading
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +17,7 @@ from pathlib import Path
 from .classify import MemoClassifier
 from .core import MemoBertError, atomic, one_of
 
-# %% ../nbs/04b_archive.ipynb #924375fc
+# %% ../nbs/04b_archive.ipynb #28baad96
 LONGEST = 16 << 20  # bytes
 
 def numbered(stream):
@@ -30,16 +30,16 @@ def numbered(stream):
         while not whole and (rest := stream.readline(LONGEST)) and not rest.endswith(b"\n"): pass
         if not whole: yield n, None
 
-# %% ../nbs/04b_archive.ipynb #aa630ba8
+# %% ../nbs/04b_archive.ipynb #c8faf321
 def _plain(line): return {"text": line.decode("utf-8").rstrip("\r\n")}
 
 def _json(line):
     row = json.loads(line.decode("utf-8"))
-    if not isinstance(row, dict): raise ValueError(f"it is a {type(row).__name__}; give an object with text")
-    if not isinstance(row.get("text"), str): raise ValueError(f"text is {'a ' + type(row['text']).__name__ if 'text' in row else 'missing'}; give a string")
+    if not isinstance(row, dict): raise ValueError(f"it is a JSON {type(row).__name__}, not an object with text")
+    if not isinstance(row.get("text"), str): raise ValueError(f"its text is of type {type(row['text']).__name__}, not a string" if "text" in row else "it has no text")
     return row
 
-# %% ../nbs/04b_archive.ipynb #d9e9bf7c
+# %% ../nbs/04b_archive.ipynb #ed7f71fb
 def _csv(stream):
     "The rows of a csv stream with a header that names `text`, as `read` gives them."
     rows = csv.reader((line or b"\xff").decode("utf-8", "surrogateescape") for _, line in numbered(stream))
@@ -56,7 +56,7 @@ def _csv(stream):
         except UnicodeEncodeError: yield n, ValueError("it is not UTF-8")
         except (ValueError, csv.Error) as e: yield n, ValueError(str(e))
 
-# %% ../nbs/04b_archive.ipynb #d67b7310
+# %% ../nbs/04b_archive.ipynb #2a16e174
 KINDS = {"lines": _plain, "jsonl": _json, "csv": None}
 
 def read(stream, kind="lines"):
@@ -70,9 +70,11 @@ def read(stream, kind="lines"):
             if line is None: raise ValueError(f"it has more than {LONGEST >> 20} MB")
             yield n, KINDS[kind](line)
         except UnicodeDecodeError: yield n, ValueError("it is not UTF-8")
-        except (ValueError, RecursionError) as e: yield n, ValueError(str(e))
+        except RecursionError: yield n, ValueError("it is nested too deeply")
+        except json.JSONDecodeError as e: yield n, ValueError(f"it is not JSON: {e.msg} at character {e.pos + 1}")
+        except ValueError as e: yield n, e
 
-# %% ../nbs/04b_archive.ipynb #4983b988
+# %% ../nbs/04b_archive.ipynb #3098aaa1
 def cut(rows, size, characters=1 << 18):
     "Lists of up to `size` of the (line number, row) pairs `rows`; a list ends early when its texts have over `characters`."
     chunk, long = [], 0
@@ -84,7 +86,7 @@ def cut(rows, size, characters=1 << 18):
 
 def texts(chunk): return [row["text"] for _, row in chunk if isinstance(row, dict)]
 
-# %% ../nbs/04b_archive.ipynb #91a68fe9
+# %% ../nbs/04b_archive.ipynb #96c55b2d
 def _start(model, backend):
     "What a worker process does first."
     global _classifier
@@ -94,14 +96,16 @@ def _start(model, backend):
 
 def _answer(memos): return _classifier(memos)
 
-# %% ../nbs/04b_archive.ipynb #bb899225
+# %% ../nbs/04b_archive.ipynb #a2d792b4
 class Workers:
     "`jobs` processes with a classifier each; when one dies all are replaced, up to `deaths` times, and what was under way is done again."
     def __init__(self, jobs, model=None, backend=None, deaths=3):
         MemoClassifier(model, backend)
         self.jobs, self.given, self.left, self.waiting = jobs, (model, backend), deaths, deque()
         self._open()
-    def _open(self): self.pool = ProcessPoolExecutor(self.jobs, get_context("spawn"), _start, self.given)
+    def _open(self):
+        from memo_bert import archive  # a new process knows functions by their module's name, also where a notebook defines them
+        self.answer, self.pool = archive._answer, ProcessPoolExecutor(self.jobs, get_context("spawn"), archive._start, self.given)
     def close(self): self.pool.shutdown(wait=True, cancel_futures=True)
 
     def _again(self):
@@ -109,11 +113,11 @@ class Workers:
         self.left -= 1
         if self.left < 0: raise MemoBertError("Worker processes keep dying; the machine may be short of memory: use fewer jobs.")
         self._open()
-        self.waiting = deque((c, f if f.done() and not f.cancelled() and not f.exception() else self.pool.submit(_answer, texts(c))) for c, f in self.waiting)
+        self.waiting = deque((c, f if f.done() and not f.cancelled() and not f.exception() else self.pool.submit(self.answer, texts(c))) for c, f in self.waiting)
 
-# %% ../nbs/04b_archive.ipynb #acf7544b
+# %% ../nbs/04b_archive.ipynb #1835dcc1
 def _submit(self, chunk):
-    try: self.waiting.append((chunk, self.pool.submit(_answer, texts(chunk))))
+    try: self.waiting.append((chunk, self.pool.submit(self.answer, texts(chunk))))
     except BrokenProcessPool: self._again(); self._submit(chunk)
 
 def _next(self):
@@ -129,7 +133,7 @@ def _map(self, chunks):
     while self.waiting: yield self._next()[:2]
 Workers._submit, Workers._next, Workers.map = _submit, _next, _map
 
-# %% ../nbs/04b_archive.ipynb #ef0b4b98
+# %% ../nbs/04b_archive.ipynb #29e4b188
 ANSWER = ("label", "score")
 
 def label(rows, model=None, backend=None, jobs=1):
@@ -149,13 +153,13 @@ def label(rows, model=None, backend=None, jobs=1):
     finally:
         if workers: workers.close()
 
-# %% ../nbs/04b_archive.ipynb #c56052af
+# %% ../nbs/04b_archive.ipynb #2318f002
 def _table(row, names): return "\t".join((row["label"], f"{row['score']:.3f}", row["text"].replace("\n", "⏎")))
 def _line(row, names): return json.dumps(row | {"score": round(row["score"], 6)}, ensure_ascii=False)
 
 def _cells(values):
-    csv.writer(out := io.StringIO(), lineterminator="").writerow(v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values)
-    return out.getvalue()
+    csv.writer(out := io.StringIO(), lineterminator="\r\n").writerow(v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values)
+    return out.getvalue().removesuffix("\r\n")
 
 def _record(row, names):
     if extra := [k for k in row if k not in names]: raise ValueError(f"the first row has no {', '.join(extra)}; write jsonl to keep it")
@@ -163,7 +167,7 @@ def _record(row, names):
 
 FORMATS = {"table": _table, "jsonl": _line, "csv": _record}
 
-# %% ../nbs/04b_archive.ipynb #0ff3502a
+# %% ../nbs/04b_archive.ipynb #9a061598
 def write(rows, out, format="table", broken=print):
     """Write the labelled (line number, row) pairs `rows` to the binary stream `out` as table, jsonl or csv; returns (memos written, lines broken).
 
@@ -179,31 +183,32 @@ def write(rows, out, format="table", broken=print):
         else: out.flush(); written += 1
     return written, lost
 
-# %% ../nbs/04b_archive.ipynb #e7c46e2e
+# %% ../nbs/04b_archive.ipynb #b3b8c768
 def _opened(source):
-    if source is None: return nullcontext(sys.stdin.buffer)
+    if hasattr(source, "readline"): return nullcontext(source)
     try: return open(source, "rb")
     except OSError as e: raise MemoBertError(f"{source} cannot be read: {e.strerror}.") from None
 
 def _lines_of(source):
     "How many line ends a regular file has; None for anything else."
-    if source is None or not Path(source).is_file(): return None
+    if hasattr(source, "readline") or not Path(source).is_file(): return None
     with open(source, "rb") as f: return sum(b.count(b"\n") for b in iter(lambda: f.read(1 << 20), b""))
 
 def _tell(n, e):
     from tqdm import tqdm
     tqdm.write(f"memo-bert: line {n} is left out: {e}.", file=sys.stderr)
 
-# %% ../nbs/04b_archive.ipynb #9e152be9
+# %% ../nbs/04b_archive.ipynb #ea41aebc
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 def label_file(source=None, to=None, kind=None, format=None, model=None, backend=None, jobs=1, broken=_tell):
-    """Label the memos of file `source` (None: standard input) into file `to` (None: standard output); returns (memos written, lines broken).
+    """Label the memos of `source`, a path or binary stream (None: standard input), into file `to` (None: standard output); returns (memos written, lines broken).
 
     `kind`: lines, jsonl or csv; `format`: table, jsonl or csv; None: by the suffix, else lines and table. `model` may be a `MemoClassifier`.
     Broken lines are left out, each told to `broken(line number, what is wrong)`."""
     from tqdm import tqdm
-    known = lambda path, other: SUFFIXES.get(Path(path or "").suffix.lower(), other)
+    source = sys.stdin.buffer if source is None else source
+    known = lambda path, other: SUFFIXES.get(Path(path).suffix.lower(), other) if isinstance(path, (str, Path)) else other
     if to and Path(to).is_dir(): raise MemoBertError(f"{to} is a folder; give a file to write.")
     hidden = True if to is None and sys.stdout.isatty() else None
     with _opened(source) as stream, atomic(to) if to else nullcontext() as path, open(path, "wb") if path else nullcontext(sys.stdout.buffer) as out:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Labeller', 'FileLabeller', 'label_files', 'check']
 
-# %% ../nbs/04c_cluster.ipynb #b316fe7c
+# %% ../nbs/04c_cluster.ipynb #11ce82bf
 import json, os, shutil
 from itertools import zip_longest
 from pathlib import Path
@@ -14,7 +14,7 @@ from .archive import ANSWER, SUFFIXES, label_file, read
 from .classify import MemoClassifier
 from .core import MemoBertError, atomic, sha256
 
-# %% ../nbs/04c_cluster.ipynb #54cf25f0
+# %% ../nbs/04c_cluster.ipynb #710df19e
 class Labeller:
     "A Ray Data batch function: adds `label` (str) and `score` (float32) to batches with a column `text`; loads its model once a worker."
     def __init__(self, model=None, backend=None): self.classifier = MemoClassifier(model, backend)
@@ -22,13 +22,13 @@ class Labeller:
         answers = self.classifier(batch["text"].tolist())
         return batch | dict(label=np.array([a["label"] for a in answers], object), score=np.array([a["score"] for a in answers], np.float32))
 
-# %% ../nbs/04c_cluster.ipynb #627e92c0
+# %% ../nbs/04c_cluster.ipynb #df4ad653
 def _ray():
     try: import ray, ray.data
     except ImportError as e: raise MemoBertError("A cluster needs Ray; install it on every machine with: pip install 'memo_bert[ray]'") from e
     return ray
 
-# %% ../nbs/04c_cluster.ipynb #f83a2766
+# %% ../nbs/04c_cluster.ipynb #109cbc5c
 class FileLabeller:
     "A Ray Data batch function over columns `file` and `to`: labels whole files, with one classifier."
     def __init__(self, model=None, backend=None): self.classifier = MemoClassifier(model, backend)
@@ -43,7 +43,7 @@ class FileLabeller:
         rows = [self.one(str(f), str(t)) for f, t in zip(batch["file"], batch["to"])]
         return {k: np.array([r[k] for r in rows]) for k in rows[0]}
 
-# %% ../nbs/04c_cluster.ipynb #7b65063d
+# %% ../nbs/04c_cluster.ipynb #40b25cbc
 def _targets(files, to, model, backend):
     "{source: its file of labels} below `to`, a folder that belongs to this model from now on."
     names = [Path(f).stem + ".jsonl" for f in files]
@@ -55,7 +55,7 @@ def _targets(files, to, model, backend):
         with atomic(mark) as tmp: tmp.write_text(json.dumps(note) + "\n", encoding="utf-8")
     return {str(Path(f).resolve()): str((Path(to)/n).resolve()) for f, n in zip(files, names)}
 
-# %% ../nbs/04c_cluster.ipynb #eaf11fe1
+# %% ../nbs/04c_cluster.ipynb #e3ee7cbe
 def label_files(files, to, model=None, backend=None, workers=2):
     """Label each of `files` (lines, jsonl or csv, by suffix) into a jsonl file of the same name in the folder `to`, on the Ray cluster the caller is connected to.
 
@@ -71,7 +71,7 @@ def label_files(files, to, model=None, backend=None, workers=2):
     for left in Path(to).glob(".part-*"): shutil.rmtree(left, ignore_errors=True)
     return done
 
-# %% ../nbs/04c_cluster.ipynb #b9bc42d6
+# %% ../nbs/04c_cluster.ipynb #d81d2b2e
 def check(files, to):
     "Compare the memos of `files`, all fields of them, with those labelled in `to`; the number of memos, or `MemoBertError` naming the first that is lost, twice or changed."
     total = 0
