@@ -11,7 +11,7 @@ import csv, io, itertools, json, os, signal, sys, threading
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from .classify import MemoClassifier
@@ -169,16 +169,16 @@ FORMATS = {"table": _table, "jsonl": _line, "csv": _record}
 
 # %% ../nbs/04b_archive.ipynb #9a061598
 def write(rows, out, format="table", broken=print):
-    """Write the labelled (line number, row) pairs `rows` to the binary stream `out` as table, jsonl or csv; returns (memos written, lines broken).
+    """Write the labelled (line number, row) pairs `rows` to the text stream `out` as table, jsonl or csv; returns (memos written, lines broken).
 
     `broken(line number, what is wrong)` is called for each broken line. Every memo is flushed."""
     line, names, written, lost = FORMATS[one_of("The format", format, FORMATS)], None, 0, 0
     for n, row in rows:
         try:
             if isinstance(row, Exception): raise row
-            if names is None and format == "csv": out.write((_cells(row) + "\n").encode("utf-8", "backslashreplace"))
+            if names is None and format == "csv": out.write(_cells(row) + "\n")
             names = names or list(row)
-            out.write((line(row, names) + "\n").encode("utf-8", "backslashreplace"))
+            out.write(line(row, names) + "\n")
         except ValueError as e: broken(n, e); lost += 1
         else: out.flush(); written += 1
     return written, lost
@@ -193,6 +193,14 @@ def _lines_of(source):
     "How many line ends a regular file has; None for anything else."
     if hasattr(source, "readline") or not Path(source).is_file(): return None
     with open(source, "rb") as f: return sum(b.count(b"\n") for b in iter(lambda: f.read(1 << 20), b""))
+
+@contextmanager
+def _written(to):
+    "A text stream that becomes the file `to` when it is whole, or standard output."
+    if to is None:
+        if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(errors="backslashreplace")
+        yield sys.stdout; return
+    with atomic(to) as path, open(path, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as out: yield out
 
 def _tell(n, e):
     from tqdm import tqdm
@@ -211,6 +219,6 @@ def label_file(source=None, to=None, kind=None, format=None, model=None, backend
     known = lambda path, other: SUFFIXES.get(Path(path).suffix.lower(), other) if isinstance(path, (str, Path)) else other
     if to and Path(to).is_dir(): raise MemoBertError(f"{to} is a folder; give a file to write.")
     hidden = True if to is None and sys.stdout.isatty() else None
-    with _opened(source) as stream, atomic(to) if to else nullcontext() as path, open(path, "wb") if path else nullcontext(sys.stdout.buffer) as out:
+    with _opened(source) as stream, _written(to) as out:
         rows = label(read(stream, kind or known(source, "lines")), model, backend, jobs)
         return write(tqdm(rows, total=_lines_of(source), unit=" memos", disable=hidden), out, format or known(to, "table"), broken)
