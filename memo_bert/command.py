@@ -7,18 +7,22 @@ __all__ = ['CHAPTERS', 'EXTRA', 'classify', 'run', 'sweep', 'inspect', 'limits',
            'parser', 'main']
 
 # %% ../nbs/05_command.ipynb #5633ecd8
-import argparse, json, os, re, sys
+import argparse, io, json, os, re, signal, sys
 from importlib import metadata
 from .core import MemoBertError, ModelFolder, one_of
 
 # %% ../nbs/05_command.ipynb #a3d9baaa
 def classify(args):
-    "Print label, score and memo, separated by tabs, for each memo given or, without one, each line of standard input."
-    from memo_bert.classify import MemoClassifier
-    classifier = MemoClassifier(args.model, args.backend)
-    for memo in args.memo or (line.rstrip("\n") for line in sys.stdin):
-        answer = classifier(memo)[0]
-        print(answer["label"], f"{answer['score']:.3f}", memo.replace("\n", "⏎"), sep="\t", flush=True)
+    """Label the memos given, of a file or of standard input; exit code 0, or 3 when lines were left out.
+
+    As a table each memo is a line: label, score and memo, separated by tabs."""
+    from memo_bert.archive import label_file
+    if args.memo and args.input: raise MemoBertError("Give memos or --input, not both.")
+    given = io.BytesIO("".join(json.dumps({"text": m}) + "\n" for m in args.memo).encode()) if args.memo else args.input
+    try: written, broken = label_file(given, args.output, "jsonl" if args.memo else args.kind, args.format, args.model, args.backend, args.jobs)
+    except KeyboardInterrupt: raise MemoBertError(f"Stopped{f'; {args.output} was not written' if args.output else ''}.") from None
+    if broken: print(f"memo-bert: {broken} of {written + broken} lines were left out.", file=sys.stderr)
+    return 3 if broken else 0
 
 # %% ../nbs/05_command.ipynb #8eccd52e
 def run(args):
@@ -133,9 +137,12 @@ def doctor(args):
 def parser():
     p = argparse.ArgumentParser(prog="memo-bert", description="Classify memos, run the workbook's notebooks, look into and judge model files, check the installation.")
     sub = p.add_subparsers(required=True, metavar="COMMAND")
-    c = sub.add_parser("classify", help="label memos given as arguments or one a line on standard input"); c.set_defaults(run=classify)
+    c = sub.add_parser("classify", help="label memos given as arguments, in a file, or one a line on standard input"); c.set_defaults(run=classify)
     c.add_argument("memo", nargs="*"); c.add_argument("--model", help="model folder, .onnx or .tflite file (default: the bundled model)")
-    c.add_argument("--backend", choices=["onnx", "litert"])
+    c.add_argument("--backend", choices=["onnx", "litert"]); c.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
+    c.add_argument("--input", metavar="FILE", help="memos to label (default: standard input)"); c.add_argument("--output", metavar="FILE", help="where labels go, whole or not at all (default: standard output)")
+    c.add_argument("--from", dest="kind", choices=["lines", "jsonl", "csv"], help="what the input is (default: by its suffix, else lines)")
+    c.add_argument("--format", choices=["table", "jsonl", "csv"], help="what is written (default: by the output's suffix, else table)")
     r = sub.add_parser("run", help="run a notebook headless: memo-bert run 02_quantize -p mode int8"); r.set_defaults(run=run)
     r.add_argument("notebook"); r.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     s = sub.add_parser("sweep", help="run a notebook for many settings: memo-bert sweep 02_quantize -p mode fp16,int8 -p seq_len 16,32"); s.set_defaults(run=sweep)
@@ -158,6 +165,7 @@ def parser():
 def main(argv=None):
     "The command `memo-bert`; returns its exit code."
     args = parser().parse_args(argv)
+    if argv is None: signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try: return args.run(args) or 0
     except MemoBertError as e: print(f"memo-bert: {e}", file=sys.stderr); return 1
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

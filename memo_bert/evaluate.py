@@ -66,8 +66,8 @@ def compare(logits, want, truth):
 # %% ../nbs/03_evaluate.ipynb #a1b64247
 PROBE = """
 import sys, time; import numpy as np
-path, length, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-x = {n: np.full((1, length), v, np.int32) for n, v in dict(input_ids=5, attention_mask=1, token_type_ids=0).items()}
+path, length, kind, batch = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+x = {n: np.full((batch, length), v, np.int32) for n, v in dict(input_ids=5, attention_mask=1, token_type_ids=0).items()}
 if kind == ".onnx":
     import onnxruntime as ort
     o = ort.SessionOptions(); o.intra_op_num_threads = 1
@@ -93,10 +93,10 @@ else: kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024
 print("PEAK", kb)
 """
 
-def fresh_process(path, seq_len=128):
-    "(seconds from starting Python to the first output, peak resident MB) of a process that holds only this file's runtime."
+def fresh_process(path, seq_len=128, batch=1):
+    "(seconds from starting Python to the first output, peak resident MB) of a process that holds only this file's runtime and runs `batch` memos at once."
     start = time.perf_counter()
-    out = subprocess.run([sys.executable, "-c", PROBE + PEAK, str(path), str(seq_len), Path(path).suffix], capture_output=True, text=True)
+    out = subprocess.run([sys.executable, "-c", PROBE + PEAK, str(path), str(seq_len), Path(path).suffix, str(batch)], capture_output=True, text=True)
     if out.returncode: raise MemoBertError(f"{Path(path).name} failed in a fresh process: {out.stderr.strip().splitlines()[-1]}")
     return time.perf_counter() - start, int(out.stdout.split("PEAK")[1])/1024
 
