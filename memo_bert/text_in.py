@@ -7,7 +7,7 @@ __all__ = ['CALL', 'LOOK_UP', 'WORDS', 'TOKENS', 'PHONE', 'PC', 'SCORES', 'RANGE
            'special_tokens', 'read_tables', 'unnest', 'text_graph', 'text_onnx', 'open_text_onnx', 'text_part',
            'with_text', 'text_tflite', 'open_text_tflite', 'hostile_texts', 'random_strings']
 
-# %% ../nbs/02g_text_in.ipynb #735c2208
+# %% ../nbs/02g_text_in.ipynb #55581be4
 import json, random, re, tempfile, unicodedata
 from pathlib import Path
 import numpy as np, onnx, onnx.compose
@@ -22,7 +22,7 @@ from .quantize_onnx import RECIPES, pc_file
 from .runtime_floor import Edit, add_tensor, schema
 from .to_tf import to_saved_model
 
-# %% ../nbs/02g_text_in.ipynb #9b44464e
+# %% ../nbs/02g_text_in.ipynb #c0c47759
 def read_characters(tokenizer):
     """(unit of every code point int32 `[0x110000]`, units as tuples of symbols, symbols as (in word, token, id inside, id at start), characters of words).
 
@@ -40,7 +40,7 @@ def read_characters(tokenizer):
         return units.setdefault((symbol(s[1], True),) if chinese else tuple(map(symbol, s)), len(units))
     return np.array([unit(c) for c in range(0x110000)], np.int32), list(units), list(symbols), words
 
-# %% ../nbs/02g_text_in.ipynb #64bfc70c
+# %% ../nbs/02g_text_in.ipynb #496ccdf0
 def check_tokenizer(tokenizer, words):
     "Raise `MemoBertError` for a `tokenizer` whose ids cannot be looked up character by character; `words`: the characters of words."
     kinds = [type(p).__name__ for p in (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.model)]
@@ -52,7 +52,7 @@ def check_tokenizer(tokenizer, words):
     marks = [v for v, p in pieces.items() if p in words and unicodedata.combining(p)]
     if marks: raise MemoBertError(f"The vocabulary has the combining mark U+{ord(marks[0][-1]):04X}; a text-in file cannot sort marks.")
 
-# %% ../nbs/02g_text_in.ipynb #16873781
+# %% ../nbs/02g_text_in.ipynb #4245f8da
 def special_tokens(tokenizer):
     "{text: id} of the tokens that are found in a text before all else; `MemoBertError` where finding them is more than comparing."
     added = {t.content: (i, t) for i, t in tokenizer.get_added_tokens_decoder().items()}
@@ -63,7 +63,7 @@ def special_tokens(tokenizer):
         raise MemoBertError(f"The special tokens {clash[0][0]!r} and {clash[0][1]!r} can overlap in a text; a text-in file needs such that cannot.")
     return {s: i for s, (i, _) in added.items()}
 
-# %% ../nbs/02g_text_in.ipynb #5247d8a4
+# %% ../nbs/02g_text_in.ipynb #69fc049f
 def read_tables(tokenizer):
     "What `text_graph` needs to know of a `tokenizer`, as int32 arrays by name; `MemoBertError` when its ids cannot be looked up."
     codes, units, symbols, words = read_characters(tokenizer)
@@ -79,7 +79,7 @@ def read_tables(tokenizer):
         before_specials=len(units) - len(ids) - 1, cls=[cls], sep=sep, unk=tokenizer.token_to_id(m.unk_token), pad=tokenizer.token_to_id("[PAD]"), most=m.max_input_chars_per_word)
     return {k: np.array(v, np.int32) for k, v in int32.items()}
 
-# %% ../nbs/02g_text_in.ipynb #33b4ac7b
+# %% ../nbs/02g_text_in.ipynb #d13adcca
 CALL = re.compile(r"[\w.]+(?:<[^>]*>)?\([^()]*\)")
 
 def unnest(text):
@@ -92,7 +92,7 @@ def unnest(text):
         lines.append(line)
     return "\n".join(lines)
 
-# %% ../nbs/02g_text_in.ipynb #53081125
+# %% ../nbs/02g_text_in.ipynb #2f610190
 LOOK_UP = """
   c = Concat<axis=0>(one_blank, Clip(Reshape(code_points, all), zero, last_point), blank)
   size = Cast<to=6>(Squeeze(Shape(c)))
@@ -110,7 +110,7 @@ LOOK_UP = """
   sparse = Reshape(Gather(units, Mul(unit, Sub(one, covered))), all)
 """
 
-# %% ../nbs/02g_text_in.ipynb #d3dd5d57
+# %% ../nbs/02g_text_in.ipynb #9171e037
 WORDS = """
   slots = Shape(sparse)
   down = Range(Cast<to=6>(Squeeze(slots)), zero, minus_one)
@@ -125,7 +125,7 @@ WORDS = """
   piece = Gather(pieces, Add(Add(symbol, symbol), starts))
 """
 
-# %% ../nbs/02g_text_in.ipynb #e6ec7ea8
+# %% ../nbs/02g_text_in.ipynb #44e7a1da
 TOKENS = """
   missing = Cast<to=6>(Less(piece, zero))
   so_far = CumSum(missing, axis)
@@ -149,7 +149,7 @@ TOKENS = """
   tokens = Add(ReduceSum<axes=[0], keepdims=1>(stays), two)
 """
 
-# %% ../nbs/02g_text_in.ipynb #e213223b
+# %% ../nbs/02g_text_in.ipynb #8d013a13
 PHONE = """text (int32[1, {points}] code_points) => (int32[1, {seq_len}] input_ids, int32[1, {seq_len}] attention_mask, int32[1, {seq_len}] token_type_ids, int32[1] tokens) {{
 {rules}
   input_ids = Reshape(row, one_row)
@@ -157,7 +157,7 @@ PHONE = """text (int32[1, {points}] code_points) => (int32[1, {seq_len}] input_i
   token_type_ids = Mul(attention_mask, zero)
 }}"""
 
-# %% ../nbs/02g_text_in.ipynb #6125fe9e
+# %% ../nbs/02g_text_in.ipynb #3f6707a9
 PC = """text (string[1] text) => (int64[1, tokens] input_ids, int64[1, tokens] attention_mask, int64[1, tokens] token_type_ids) {{
   characters = com.microsoft.Tokenizer<mark=0, mincharnum=1, pad_value="", separators=[""]>(text)
   several = Concat<axis=0>(Reshape(characters, all), four_bytes)
@@ -171,7 +171,7 @@ PC = """text (string[1] text) => (int64[1, tokens] input_ids, int64[1, tokens] a
   attention_mask = Add(token_type_ids, one_64)
 }}"""
 
-# %% ../nbs/02g_text_in.ipynb #899a69b2
+# %% ../nbs/02g_text_in.ipynb #e62f8dd5
 def _constants(tables, seq_len, points):
     "All constants of the text graph, by name."
     wide, int32, int64 = tables["patterns"].shape[1], lambda v: np.array(v, np.int32), lambda v: np.array(v, np.int64)
@@ -187,7 +187,7 @@ def _bytes():
     arrays = dict(weights=places, marks=marks, zero_64=0, one_64=[1])
     return {k: np.array(v, np.int64) for k, v in arrays.items()} | dict(four_bytes=np.array(["\U00010000"], object)), "".join(f"{b} b'\\x{b:02x}' 1\n" for b in range(1, 256))
 
-# %% ../nbs/02g_text_in.ipynb #725b261b
+# %% ../nbs/02g_text_in.ipynb #f7917ce5
 def text_graph(tables, seq_len=128, points=None):
     """ONNX `ModelProto` of the tokenizer in `tables`: with `points` from int32 `[1, points]` code points, else from one string.
 
@@ -206,7 +206,7 @@ def text_graph(tables, seq_len=128, points=None):
     check_graph(m, "text graph")
     return m
 
-# %% ../nbs/02g_text_in.ipynb #71caab5b
+# %% ../nbs/02g_text_in.ipynb #6c9738a0
 SCORES = """scores (float[1, labels] logits) => (string[1] label, float[1, labels] scores) {
   scores = Softmax<axis=1>(logits)
   label = Gather(label_names, ArgMax<axis=1, keepdims=0>(logits))
@@ -234,7 +234,7 @@ def text_onnx(folder, recipe="int8", seq_len=128):
         onnx.save(whole, tmp)
     return folder.build(f"onnx/model_text_{one_of('recipe', recipe, RECIPES)}.onnx", make, step="text_in", parents=[f"onnx/model_{recipe}.onnx", "tokenizer.json", "labels.txt"], recipe=recipe)
 
-# %% ../nbs/02g_text_in.ipynb #ccb8faf8
+# %% ../nbs/02g_text_in.ipynb #c80c5175
 def open_text_onnx(path, threads=1):
     "A function from a text to its (scores float32 `[labels]`, ids as a list, label); `MemoBertError` where onnxruntime-extensions is missing."
     import onnxruntime as ort
@@ -249,14 +249,14 @@ def open_text_onnx(path, threads=1):
         return scores[0], ids[0].tolist(), label[0]
     return ask
 
-# %% ../nbs/02g_text_in.ipynb #7c20ef68
+# %% ../nbs/02g_text_in.ipynb #f186d9b7
 def text_part(tables, seq_len, points):
     "TFLite bytes of the tokenizer alone: int32 `[1, points]` code points to ids, mask and types `[1, seq_len]` and `tokens`."
     with tempfile.TemporaryDirectory() as d:
         onnx.save(text_graph(tables, seq_len, points), f"{d}/text.onnx")
         return finish(convert(to_saved_model(f"{d}/text.onnx", f"{d}/text"), "fp32"), "fp32")
 
-# %% ../nbs/02g_text_in.ipynb #3b2c4436
+# %% ../nbs/02g_text_in.ipynb #49b1cf2e
 def _put_before(edit, graph, part, inputs):
     "Put the one graph of Edit `part` before `graph` of `edit`, its outputs into the tensors `inputs` of their names; its own ports by name."
     first, signature = part.model.subgraphs[0], part.model.signatureDefs[0]
@@ -277,7 +277,7 @@ def _port(name, tensor):
     p.name, p.tensorIndex = name.encode(), tensor
     return p
 
-# %% ../nbs/02g_text_in.ipynb #01bbd4da
+# %% ../nbs/02g_text_in.ipynb #9e2c1dcc
 def with_text(data, parts):
     """TFLite bytes of an ids-in classifier whose signatures take code points; `parts`: `{seq_len: bytes of text_part}`.
 
@@ -294,7 +294,7 @@ def with_text(data, parts):
         graph.inputs, graph.outputs = [ports["code_points"]], list(outputs.values())
     return edit.bytes()
 
-# %% ../nbs/02g_text_in.ipynb #7a271177
+# %% ../nbs/02g_text_in.ipynb #b4383a1f
 def text_tflite(folder, mode="dynamic_int8", lengths=LENGTHS):
     "The folder's `tflite/model_text_<mode>.tflite`: code points in, scores out, a signature for each of `lengths`, with everything before it."
     source = lengths_file(folder, mode, lengths)
@@ -305,7 +305,7 @@ def text_tflite(folder, mode="dynamic_int8", lengths=LENGTHS):
         open_tflite(tmp)
     return folder.build(f"tflite/model_text_{mode}.tflite", make, step="text_in", parents=[f"tflite/model_{mode}_lengths.tflite", "tokenizer.json"], mode=mode, lengths=list(lengths))
 
-# %% ../nbs/02g_text_in.ipynb #12a6f9c4
+# %% ../nbs/02g_text_in.ipynb #ee058253
 def open_text_tflite(path, threads=1):
     "A function from a text to its (scores float32 `[labels]`, ids as a list); of a text longer than the longest signature takes, the beginning is asked."
     interpreter = open_tflite(path, threads)
@@ -319,7 +319,7 @@ def open_text_tflite(path, threads=1):
         return out["scores"][0], out["input_ids"][0][:out["tokens"][0]].tolist()
     return ask
 
-# %% ../nbs/02g_text_in.ipynb #2fce35c9
+# %% ../nbs/02g_text_in.ipynb #2bd1ffab
 def hostile_texts():
     "{class of text: texts} on which tokenizers are known to differ."
     word = lambda n: "".join("abcdefghij"[i % 10] for i in range(n))
@@ -339,7 +339,7 @@ def hostile_texts():
         "lone surrogates": ["a\ud83d会", "\ude00\ud83d"],
     }
 
-# %% ../nbs/02g_text_in.ipynb #568c1a9c
+# %% ../nbs/02g_text_in.ipynb #c02c2bcc
 RANGES = ((0, 0x10FFFF), (0, 0xFFFF), (0, 0x36F), (0x20, 0x7E), (0x2000, 0x20FF), (0x3000, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xF900, 0xFFFF), (0x1F300, 0x1FAFF))
 
 def random_strings(n, seed=0, longest=256):
