@@ -117,7 +117,7 @@ def plain_ids(data):
         makers = {o.outputs[0]: o for o in g.operators}
         for o in [o for o in g.operators if edit.name(o) == "GATHER"]:
             mod = makers.get(o.inputs[1])
-            if mod is None or edit.name(mod) != "FLOOR_MOD": continue
+            if mod is None or edit.name(mod) != "FLOOR_MOD" or mod.inputs[0] not in makers: continue
             add = makers[mod.inputs[0]]
             o.inputs = [o.inputs[0], add.inputs[0]]
             g.operators = [p for p in g.operators if p is not add and p is not mod]
