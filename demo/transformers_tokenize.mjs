@@ -1,5 +1,6 @@
 // tokenize(text) -> ids with transformers.js, for check_golden.mjs. MODEL_FOLDER holds tokenizer.json, vocab.txt and normalize.json (the bundled
-// model's by default), NODE_HOME is the folder whose node_modules has @huggingface/transformers (this one by default).
+// model's by default), NODE_HOME is the folder whose node_modules has @huggingface/transformers (this one by default), MAX_TOKENS the length (by default the
+// tokenizer's own).
 import {readFileSync} from 'node:fs'
 import {createRequire} from 'node:module'
 import {dirname, join} from 'node:path'
@@ -12,7 +13,7 @@ const find = createRequire(join(process.env.NODE_HOME ?? here, 'from.js'))
 const {BertTokenizer} = await import(pathToFileURL(find.resolve('@huggingface/transformers')))
 const read = name => readFileSync(join(folder, name), 'utf8')
 const rules = JSON.parse(read('tokenizer.json')), config = JSON.parse(read('tokenizer_config.json'))
-const tokenizer = new BertTokenizer(rules, config), most = config.model_max_length
+const tokenizer = new BertTokenizer(rules, config), most = Number(process.env.MAX_TOKENS ?? config.model_max_length)
 const normalize = normalizer(JSON.parse(read('normalize.json')), read('vocab.txt').trimEnd().split('\n'))
 
 // Its own truncation drops [SEP], so the ids are cut here.

@@ -8,7 +8,7 @@ __all__ = ['CJK_BLOCKS', 'PROBES', 'SPICE', 'REFERENCES', 'DRIVER', 'random_stri
            'extensions', 'node_modules', 'javascript', 'transformers_js', 'by_scores', 'parity']
 
 # %% ../nbs/04a_tokens.ipynb #9fd53631
-import json, os, random, re, subprocess
+import json, os, random, re, shutil, subprocess
 from bisect import bisect_right
 from functools import lru_cache
 from pathlib import Path
@@ -45,7 +45,7 @@ PROBES |= {
     "tabs and line ends": _spread("a\tb|买菜\r\n做饭|a\rb|a\nb|\t\n\r|a\vb|a\fb|a\u2028b|a\u2029b|\r\n买菜|a\x1cb\x1fc"),
     "long words": ["a"*99, "a"*100, "a"*101, "a"*200, "a"*201, "1"*101 + "元", "买" + "a"*100, "é"*50, "é"*51, "é"*100, "é"*101, "の"*33, "の"*34, "ヌ"*40, "a"*50 + "の"*20, "ʘ"*60, "0"*100 + " " + "0"*101, "ab-"*60, "①"*34, "e\u0301"*60],
     "empty": ["", " ", "   ", "\u3000", "\t", "\n\n", "\u200b", "\u00a0", "\0", "\u0301", "\ufe0f"],
-    "length limit": ["买"*n for n in (125, 126, 127, 128, 129, 1000)] + ["买菜 "*63, "买菜 "*64, "a "*126, "a "*127, "ab"*49 + " " + "买"*28, "a"*90 + "b "*60, "买"*125 + "abc"],
+    "length limit": ["买"*n for n in (125, 126, 127, 128, 129, 300)] + ["买菜 "*63, "买菜 "*64, "a "*126, "a "*127, "ab"*49 + " " + "买"*28, "a"*90 + "b "*60, "买"*125 + "abc"],
     "case": _spread("ABC|WiFi|İstanbul|ı|ß ẞ|Σςσ|ǅ Ǆ|K Å Ω|ﬁ ﬀ|ŉ|ᾳ ᾼ|ⅷ Ⅷ|ⓐ Ⓐ|Ა ა|ꙁꙀ|DŽ"),
     "punctuation": _spread("“你好”——他说……|《红楼梦》·曹雪芹|、。，！？；：|$100|￥100|100€|a$b|a+b=c|a<b>c|a^b`c|a|b~c|≠ ≮ ≯|a\u037eb|a·b|a•b|¿¡|§¶|‐‑–—|‹›«»|⁂|a՚b|a。b|\u1fef|㈠①⑴|10℃|½ ² ㎡|a\\b|...|@#%&*()_-|¥|`´'"),
     "newer Unicode": [f"a{chr(c)}b" for c in (0x061D, 0x0890, 0x08C8, 0x0C3C, 0x1715, 0x1ACE, 0x1DFA, 0x20C0, 0x2E52, 0x2E5D, 0x2FFC, 0xA7C0, 0xA7CB, 0xA7DA, 0xFBC2, 0x10EAB, 0x10EFD, 0x10F82, 0x11F00, 0x11F43, 0x1343A, 0x16AC0, 0x1AFF0, 0x1CF00, 0x1DF00, 0x1E4EC, 0x1F6DC, 0x1FAE8, 0x31350, 0x2EBF0)],
@@ -212,8 +212,8 @@ def check(golden, tokenize):
 # %% ../nbs/04a_tokens.ipynb #b175712f
 def _cut(ids, most): return ids if len(ids) <= most else ids[:most - 1] + ids[-1:]
 
-def runtime(folder):
-    "This package's own client, `MemoClassifier`, padding taken off."
+def runtime(folder=None):
+    "This package's own client, `MemoClassifier` (None: the bundled model), padding taken off."
     classifier = MemoClassifier(folder)
     def one(x): return x["input_ids"][x["attention_mask"] == 1].tolist()
     return lambda texts: [one(classifier.encode(t)) for t in texts]
@@ -259,19 +259,20 @@ def node_modules(package="@huggingface/transformers@4.3.1"):
     return home
 
 # %% ../nbs/04a_tokens.ipynb #aecb7377
-def javascript(adapter, folder, modules, function="tokenize"):
+def javascript(adapter, folder, modules, function="tokenize", max_tokens=128):
     "The client that is the `function` of the JavaScript module `adapter`, from text to ids, run by Node; packages come from folder `modules`."
+    if not shutil.which("node"): raise MemoBertError(f"{Path(adapter).name} needs Node, which is not here.")
     command = ["node", "--input-type=module", "-e", DRIVER, Path(adapter).resolve().as_uri(), function]
-    where = os.environ | dict(MODEL_FOLDER=str(Path(folder).resolve()), NODE_HOME=str(Path(modules).resolve()))
+    where = os.environ | dict(MODEL_FOLDER=str(Path(folder).resolve()), NODE_HOME=str(Path(modules).resolve()), MAX_TOKENS=str(max_tokens))
     def ids(texts):
         done = subprocess.run(command, input="".join(json.dumps(t) + "\n" for t in texts), env=where, capture_output=True, text=True)
         if done.returncode: raise MemoBertError(f"{Path(adapter).name} failed in Node: {next((l for l in done.stderr.splitlines() if 'Error' in l), 'no reason given')}")
         return [json.loads(l) for l in done.stdout.splitlines()]
     return ids
 
-def transformers_js(folder, function="plain"):
+def transformers_js(folder, function="plain", max_tokens=128):
     "transformers.js 4.3.1 in Node, by itself or, as `tokenize`, behind the adapter of `demo/`."
-    return javascript(project_root()/"demo/transformers_tokenize.mjs", folder, node_modules(), function)
+    return javascript(project_root()/"demo/transformers_tokenize.mjs", folder, node_modules(), function, max_tokens)
 
 # %% ../nbs/04a_tokens.ipynb #8c0dd87f
 def by_scores(ask, score, reference, tolerance=1e-3):

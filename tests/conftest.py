@@ -6,6 +6,7 @@ import pytest
 def pytest_configure(config):
     config.addinivalue_line("markers", "runtimes: installs TFLite runtimes into environments of their own")
     config.addinivalue_line("markers", "browser: opens the report in the system's Chromium")
+    config.addinivalue_line("markers", "node: fetches transformers.js (0.5 GB) from npm and runs it in Node")
     config.addinivalue_line("markers", "clients: installs MediaPipe and the TFLite Task Library (0.8 GB) into environments of their own")
 
 
