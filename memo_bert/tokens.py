@@ -253,9 +253,9 @@ def node_modules(package="@huggingface/transformers@4.3.1"):
     if home.exists(): return home
     with atomic(home) as tmp:
         tmp.mkdir()
-        try: done = subprocess.run(["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", package], cwd=tmp, capture_output=True, text=True)
+        try: done = subprocess.run(["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", package], cwd=tmp, capture_output=True, text=True)
         except OSError as e: raise MemoBertError(f"{package} needs Node and npm, which are not here.") from e
-        if done.returncode: raise MemoBertError(f"{package} could not be fetched: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}")
+        if done.returncode: raise MemoBertError(f"{package} could not be fetched: {next((l.removeprefix('npm error ') for l in done.stderr.splitlines() if ' code ' not in l), 'no reason given')}")
     return home
 
 # %% ../nbs/04a_tokens.ipynb #aecb7377
