@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from transformers.activations import ACT2FN
 from .core import MemoBertError, atomic, one_of, quiet
 from .finetune import checkpoint, is_classifier, read_model
+from .vocabulary import check_vocabulary
 
 # %% ../nbs/01_export.ipynb #8eb55aac
 OPSETS = range(12, 18)
@@ -138,7 +139,9 @@ def export_onnx(model, path, seq_len=128, opset=12, activation="gelu_new", free=
 
 # %% ../nbs/01_export.ipynb #203cb02a
 def onnx_file(folder, seq_len=128, opset=12, activation="gelu_new", free=False):
-    "The folder's `onnx/model.onnx`, or `onnx/model_free.onnx`, exported from its checkpoint unless it is there and current."
+    "The folder's `onnx/model.onnx`, or `onnx/model_free.onnx`, exported from its checkpoint unless it is there and current; its vocabulary is checked first."
     checkpoint(folder)
-    def make(tmp): export_onnx(read_model(str(folder.path))[0], tmp, seq_len, opset, activation, free)
+    def make(tmp):
+        check_vocabulary(folder.path)
+        export_onnx(read_model(str(folder.path))[0], tmp, seq_len, opset, activation, free)
     return folder.build(f"onnx/model{'_free' if free else ''}.onnx", make, step="export", parents=["model.safetensors"], seq_len=seq_len, opset=opset, activation=activation, free=free)

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertTokenizer, ErnieConfig, ErnieForMaskedLM, ErnieForSequenceClassification
 from transformers.utils import logging as hf_logging
 from .core import MemoBertError, assets, sha256
+from .vocabulary import dense, fill_tokenizer
 hf_logging.set_verbosity_error(); hf_logging.disable_progress_bar()
 
 # %% ../nbs/00b_finetune.ipynb #1f5dc986
@@ -58,8 +59,9 @@ def save_checkpoint(model, tokenizer, path, dtype=torch.float32):
     "Write `model` and `tokenizer` as a Hugging Face model folder at `path`, weights stored as `dtype`."
     path, config = Path(path), model.config
     tokenizer.save_pretrained(path)
-    vocab = sorted(tokenizer.get_vocab().items(), key=lambda kv: kv[1])
-    (path/"vocab.txt").write_text("".join(t + "\n" for t, _ in vocab), encoding="utf-8")
+    tokens = dense(tokenizer.get_vocab())
+    (path/"vocab.txt").write_text("".join(t + "\n" for t in tokens), encoding="utf-8")
+    if filled := fill_tokenizer(path/"tokenizer.json", tokens): print(f"Row {', '.join(map(str, filled[:5]))} of the vocabulary had no token of its own, as when one stands twice; it is now {tokens[filled[0]]}, so that every id stays.")
     roles = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
     (path/"special_tokens_map.json").write_text(json.dumps({r: getattr(tokenizer, r) for r in roles}, indent=1), encoding="utf-8")
     config.architectures, config.dtype = [type(model).__name__], dtype
