@@ -1,5 +1,5 @@
 """The page of `memo-bert demo`: its server, the page in a real Chromium (-m browser), the folder in the Hugging Face libraries (-m node, -m clients)."""
-import http.client, json, os, re, shutil, signal, subprocess, sys
+import http.client, json, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -121,10 +121,18 @@ def opened(browser, url, width=1180, ready="#memo:enabled", **view):
     return page, wrong
 
 
+def until(page, expression, wanted, seconds=60):
+    "Wait for a JavaScript expression to be `wanted` (Playwright's own waiting needs eval, which the page forbids)."
+    end = time.monotonic() + seconds
+    while (found := page.evaluate(expression)) != wanted:
+        if time.monotonic() > end: raise AssertionError(f"{expression} is {found!r}, not {wanted!r}")
+        page.wait_for_timeout(5)
+
+
 def answer(page, memo):
     "The label that the page shows for a memo put into its field."
     page.fill("#memo", memo)
-    page.wait_for_function("memo => document.getElementById('result').dataset.memo === memo", arg=memo)
+    until(page, "result.dataset.memo", memo)
     return page.inner_text("#label")
 
 
@@ -136,7 +144,7 @@ def paste(page, text):
 
 def listed(page, n):
     "The list's rows as (number, memo, label, score), when there are `n` and none is waiting."
-    page.wait_for_function("n => document.querySelectorAll('#rows tr').length === n && progress.hidden", arg=n, timeout=120_000)
+    until(page, "progress.hidden && rows.childElementCount", n)
     return [tuple(row) for row in page.evaluate("[...document.querySelectorAll('#rows tr')].map(r => [...r.cells].map(c => (c.querySelector('.tag') ?? c).textContent))")]
 
 
@@ -149,7 +157,7 @@ def url(folder):
 def test_types_chinese_and_reads_the_label(chromium, url):
     page, wrong = opened(chromium, url)
     page.keyboard.type("明天下午三点开会")
-    page.wait_for_function("document.getElementById('label').textContent === '工作'")
+    until(page, "label.textContent", "工作")
     assert page.inner_text("#gloss") == "work" and page.locator("#top li").count() == 3 and re.match(r"\d+\.\d ms = ", page.inner_text("#latency"))
     assert wrong == []
 
@@ -177,7 +185,7 @@ def test_many_lines_become_a_list(chromium, folder, url):
     labels = [r[2] for r in listed(page, len(memos))]
     assert sorted(set(labels), key=labels.index) == [l for i, l in enumerate(labels) if i == 0 or labels[i - 1] != l] and page.get_attribute("th[aria-sort]", "aria-sort") == "ascending"
     page.click("#copy")
-    page.wait_for_function("rate.textContent.includes('copied')")
+    until(page, "rate.textContent.includes('copied')", True)
     table = page.evaluate("navigator.clipboard.readText()").splitlines()
     assert table[0] == "memo,label,score" and len(table) == len(memos) + 1 and '"<img src=x onerror=alert(1)>""买"",牛奶"' in table[-1] and wrong == []
 
@@ -190,7 +198,7 @@ def test_by_keyboard_alone(chromium, url):
     keys.type("猫粮快没了"); keys.press("Enter")
     assert [r[1:3] for r in listed(page, 1)] == [("猫粮快没了", "购物")] and page.input_value("#memo") == ""
     keys.press("Enter"); keys.type("abc"); keys.press("Escape")
-    page.wait_for_function("document.getElementById('label').textContent === '—'")
+    until(page, "label.textContent", "—")
     assert page.input_value("#memo") == "" and len(listed(page, 1)) == 1
     reached = []
     for _ in range(6): keys.press("Tab"); reached.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.by"))
@@ -208,7 +216,7 @@ def test_half_typed_pinyin_is_left_alone(chromium, url):
     page.wait_for_timeout(500)
     assert page.input_value("#memo") == "kaihui" and page.inner_text("#label") == "—"
     session.send("Input.insertText", {"text": "开会"})
-    page.wait_for_function("document.getElementById('label').textContent === '工作'")
+    until(page, "label.textContent", "工作")
 
 
 @pytest.mark.browser
