@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from .core import MemoBertError, assets, atomic, outputs_root
 
-# %% ../nbs/04d_browser.ipynb #a57aaa05
+# %% ../nbs/04d_browser.ipynb #15b9af46
 VENDOR = ("@huggingface/tokenizers/dist/tokenizers.min.mjs", "onnxruntime-web/dist/ort.wasm.bundle.min.mjs", "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm")
 LOCK = ("package.json", "package-lock.json")
 
@@ -26,7 +26,7 @@ def npm_ci(folder, *options):
     done = subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", *options], cwd=folder, capture_output=True, text=True)
     if done.returncode: raise MemoBertError(f"npm could not fetch the page's libraries: {([l for l in done.stderr.splitlines() if 'npm error' in l] or ['npm error no reason given'])[0].split('npm error ')[-1]}.")
 
-# %% ../nbs/04d_browser.ipynb #203f6709
+# %% ../nbs/04d_browser.ipynb #522c20ce
 def _made(name, fill):
     "The folder `outputs/.environments/<name>`, filled by `fill(folder)` unless it is there and of the same lock file."
     home = outputs_root()/".environments"/name
@@ -47,8 +47,8 @@ def node_modules():
     "The folder with all npm packages of `demo/`, transformers.js among them: for the tests (0.6 GB)."
     return _made("demo-dev", npm_ci)/"node_modules"
 
-# %% ../nbs/04d_browser.ipynb #15b9af46
-PAGE = ("index.html", "style.css", "icon.svg", "app.mjs", "worker.mjs", "memo.mjs", "gloss.json")
+# %% ../nbs/04d_browser.ipynb #c2cd662f
+PAGE = ("index.html", "style.css", "icon.svg", "app.mjs", "worker.mjs", "memo.mjs", "unicode.mjs", "gloss.json")
 MODEL = ("manifest.json", "labels.txt", "tokenizer.json", "onnx/model_int8.onnx")
 
 def page_files(model=None):
@@ -59,10 +59,10 @@ def page_files(model=None):
     libraries = vendor()
     return {"/": assets("demo/index.html")} | {f"/{f}": assets("demo", f) for f in PAGE} | {f"/vendor/{Path(v).name}": libraries/Path(v).name for v in VENDOR} | {f"/model/{f}": home/f for f in MODEL}
 
-# %% ../nbs/04d_browser.ipynb #522c20ce
+# %% ../nbs/04d_browser.ipynb #8fe055a1
 HEADERS = {"Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
            "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
-TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".mjs": "text/javascript; charset=utf-8", ".svg": "image/svg+xml",
+TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".mjs": "text/javascript; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml",
          ".json": "application/json", ".txt": "text/plain; charset=utf-8", ".wasm": "application/wasm", ".onnx": "application/octet-stream"}
 
 class Handler(SimpleHTTPRequestHandler):
@@ -75,7 +75,7 @@ class Handler(SimpleHTTPRequestHandler):
         super().end_headers()
     def log_message(self, *args): pass
 
-# %% ../nbs/04d_browser.ipynb #4d4b43ad
+# %% ../nbs/04d_browser.ipynb #bde98634
 class PageServer(ThreadingHTTPServer):
     "The page on this machine's `port` (0: any free one) with the table `files`; `url` is its address."
     daemon_threads = True

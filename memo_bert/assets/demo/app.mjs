@@ -56,7 +56,7 @@ async function typed() {
 
 const percent = score => `${(100 * score).toFixed(1)} %`;
 const unsure = answer => answer.score < about.threshold;
-const hue = label => `${Math.round(360 * about.labels.indexOf(label) / about.labels.length)}`;
+const hue = label => Math.round(165 + 360 * about.labels.indexOf(label) / about.labels.length) % 360;
 
 function show(answer) {
   $("result").toggleAttribute("data-on", !!answer);

@@ -1,5 +1,6 @@
 // A memo classifier: a model folder's files in, each checked by its manifest; text in, labels out.
 import { Tokenizer } from "./vendor/tokenizers.min.mjs";
+import { ALONE, DROPPED, LETTER } from "./unicode.mjs";
 import * as ort from "./vendor/ort.wasm.bundle.min.mjs";
 
 ort.env.wasm.numThreads = 1;
@@ -8,6 +9,8 @@ const MODEL = "onnx/model_int8.onnx";
 // Tokenizers.js looks at UTF-16 units and so misses the Chinese characters beyond U+FFFF; between spaces it sees them.
 const FAR_HAN = /[\u{20000}-\u{2a6df}\u{2a700}-\u{2b81f}\u{2b920}-\u{2ceaf}\u{2f800}-\u{2fa1f}]/gu;
 const HALF_PAIR = /\p{Surrogate}/gu;
+const UNKNOWN = "\u{a7f7}";
+const mended = memo => memo.replace(HALF_PAIR, "?").replace(DROPPED, "").replace(ALONE, ` ${UNKNOWN} `).replace(LETTER, UNKNOWN).replace(FAR_HAN, " $& ");
 
 const text = bytes => new TextDecoder().decode(bytes);
 const hex = bytes => Array.from(new Uint8Array(bytes), b => b.toString(16).padStart(2, "0")).join("");
@@ -42,7 +45,7 @@ export async function openClassifier(folder) {
   const session = await ort.InferenceSession.create(new Uint8Array(model));
 
   function encode(memo) {
-    const { ids } = tokenizer.encode(memo.replace(HALF_PAIR, "?").replace(FAR_HAN, " $& "));
+    const { ids } = tokenizer.encode(mended(memo));
     return ids.length <= max ? ids : [...ids.slice(0, max - 1), ids.at(-1)];
   }
 
@@ -61,7 +64,7 @@ export async function openClassifier(folder) {
 
   const first = await classify("");
   if (first.scores.length !== manifest.labels.length) throw new Error(`${MODEL} has ${first.scores.length} outputs and labels.txt ${manifest.labels.length} labels; nothing is classified.`);
-  return { name: manifest.name, file: MODEL, bytes: model.byteLength, labels: manifest.labels, threshold: manifest.thresholds?.score ?? 0, max, classify };
+  return { name: manifest.name, file: MODEL, bytes: model.byteLength, labels: manifest.labels, threshold: manifest.thresholds?.score ?? 0, max, encode, classify };
 }
 
 function softmax(logits) {

@@ -2,7 +2,7 @@
 import { openClassifier } from "./memo.mjs";
 
 const opening = openClassifier("/model/");
-opening.then(({ classify, ...about }) => postMessage({ about }), e => postMessage({ refused: e.message }));
+opening.then(({ classify, encode, ...about }) => postMessage({ about }), e => postMessage({ refused: e.message }));
 
 let last = Promise.resolve();
 onmessage = ({ data: { id, memos } }) => { last = last.then(() => answer(id, memos)); };
