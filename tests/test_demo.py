@@ -1,5 +1,5 @@
 """The page of `memo-bert demo`: its server, the page in a real Chromium (-m browser), the folder in the Hugging Face libraries (-m node, -m clients)."""
-import http.client, json, os, re, shutil, signal, subprocess, sys, time
+import http.client, json, os, random, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from memo_bert.classify import MemoClassifier
 from memo_bert.core import MemoBertError, assets, sha256
 from memo_bert.data import GLOSS, load_data
-from memo_bert.demo import HEADERS, PAGE, PageServer, page_files, serving
+from memo_bert.demo import HEADERS, PAGE, PageServer, node_modules, page_files, serving
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -246,6 +246,16 @@ def test_any_text_gets_a_label(chromium, folder, url):
     assert answer(page, " \n\t") == "—" and wrong == []
 
 
+@pytest.mark.browser
+def test_token_ids_are_those_of_tokenizers(chromium, folder, url):
+    page, _ = opened(chromium, url)
+    rng, blocks = random.Random(1), [(0x20, 0x7e), (0xa0, 0x36f), (0x600, 0x1dff), (0x2000, 0x2fff), (0x3000, 0x30ff), (0x4e00, 0x4fff), (0xfe00, 0xffef), (0x11000, 0x11fff), (0x20000, 0x2fa1f)]
+    strange = VAL[:50] + ["𠮷野家", "[SEP][PAD]", "字"*500, "a"*101, ""] + ["".join(chr(rng.randint(*rng.choice(blocks))) for _ in range(rng.randint(1, 60))) for _ in range(500)]
+    found = page.evaluate("async ts => { const c = await (await import('/memo.mjs')).openClassifier('/model/'); return ts.map(t => c.encode(t)); }", strange)
+    tokenizer = MemoClassifier(folder).tokenizer
+    assert [t for t, ids in zip(strange, found) if ids != tokenizer.encode(t).ids] == []
+
+
 def one_byte_more(folder): (folder/"labels.txt").write_bytes((folder/"labels.txt").read_bytes() + b" ")
 def another_tokenizer(folder): (folder/"tokenizer.json").write_text((folder/"tokenizer.json").read_text(encoding="utf-8").replace("[UNK]", "[UNQ]", 1), encoding="utf-8")
 def another_model(folder): b = bytearray((folder/"onnx/model_int8.onnx").read_bytes()); b[-9] ^= 1; (folder/"onnx/model_int8.onnx").write_bytes(b)
@@ -283,3 +293,59 @@ def test_the_command_serves_the_page(chromium, folder):
         running.send_signal(signal.SIGINT)
         assert running.wait(10) == 0 and running.stderr.read() == ""
     finally: running.kill()
+
+
+MODELS = {"int8": dict(dtype="int8"), "fp32": dict(dtype="fp32", model_file_name="model_free")}
+IN_NODE = """
+import { readFileSync } from "node:fs";
+import { env, pipeline } from "@huggingface/transformers";
+const { root, name, options, texts } = JSON.parse(readFileSync(0, "utf8")), config = JSON.parse(readFileSync(`${root}/${name}/config.json`));
+Object.assign(env, { localModelPath: root, allowRemoteModels: false });
+const ask = await pipeline("text-classification", name, { ...options, config: { ...config, model_type: "bert", architectures: ["BertForSequenceClassification"] } });
+const labels = [];
+for (const t of texts) labels.push((await ask(t))[0].label);
+console.log(JSON.stringify(labels));
+"""
+IN_OPTIMUM = """
+import json, sys
+from optimum.onnxruntime import ORTModelForSequenceClassification
+from transformers import AutoTokenizer, pipeline
+given = json.load(sys.stdin); folder = f"{given['root']}/{given['name']}"
+model = ORTModelForSequenceClassification.from_pretrained(folder, subfolder="onnx", file_name=given["file"])
+ask = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(folder))
+print(json.dumps([ask(t, truncation=True)[0]["label"] for t in given["texts"]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def chain_folder():
+    "The memo model's folder with its float and int8 files for any length."
+    from memo_bert.core import ModelFolder
+    from memo_bert.quantize_onnx import pc_file
+    pc_file(folder := ModelFolder("memo"))
+    return folder
+
+
+def expected(folder, kind): return [a["label"] for a in MemoClassifier(folder/("onnx/model_int8.onnx" if kind == "int8" else "onnx/model_free.onnx"))(VAL[:100])]
+
+
+def labels_of(command, folder, cwd=None, **given):
+    "The labels that a client prints for 100 memos."
+    asked = json.dumps(given | dict(root=str(folder.path.parent), name=folder.name, texts=VAL[:100]))
+    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return json.loads(subprocess.run([*map(str, command)], input=asked, capture_output=True, text=True, check=True, env=clean, cwd=cwd).stdout.splitlines()[-1])
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("kind", MODELS)
+def test_transformers_js_in_node(chain_folder, kind):
+    found = labels_of(["node", "--input-type=module", "-e", IN_NODE], chain_folder, cwd=node_modules().parent, options=MODELS[kind])
+    assert found == expected(chain_folder, kind)
+
+
+@pytest.mark.clients
+@pytest.mark.parametrize("kind, file", [("int8", "model_int8.onnx"), ("fp32", "model_free.onnx")])
+def test_optimum(chain_folder, kind, file):
+    from memo_bert.runtime_floor import side_environment
+    python = side_environment((ROOT/"benchmarks/optimum.txt").read_text().split())
+    assert labels_of([python, "-c", IN_OPTIMUM], chain_folder, file=file) == expected(chain_folder, kind)
