@@ -79,6 +79,8 @@ class Handler(SimpleHTTPRequestHandler):
 class PageServer(ThreadingHTTPServer):
     "The page on this machine's `port` (0: any free one) with the table `files`; `url` is its address."
     daemon_threads = True
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError): super().handle_error(request, client_address)
     def __init__(self, files, port=0):
         self.files = files
         try: super().__init__(("127.0.0.1", port), Handler)

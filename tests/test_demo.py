@@ -201,8 +201,8 @@ def test_by_keyboard_alone(chromium, url):
     until(page, "label.textContent", "—")
     assert page.input_value("#memo") == "" and len(listed(page, 1)) == 1
     reached = []
-    for _ in range(6): keys.press("Tab"); reached.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.by"))
-    assert reached == ["copy", "clear", "n", "memo", "label", "score"]
+    for _ in range(7): keys.press("Tab"); reached.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.by"))
+    assert reached == ["add", "copy", "clear", "n", "memo", "label", "score"]
     for _ in range(4): keys.press("Shift+Tab")
     keys.press("Enter")
     assert page.locator("#list").is_hidden() and page.evaluate("document.activeElement.id") == "memo" and wrong == []
@@ -281,6 +281,13 @@ def test_a_mixed_set_is_refused(chromium, folder, url, spoil, words):
     said = page.inner_text("#refused")
     assert words in said and said.count(".") - said.count(".txt") - said.count(".json") - said.count(".onnx") == 1 and "nothing is classified" in said
     assert page.locator("#memo").is_disabled() and page.inner_text("#label") == "—"
+
+
+@pytest.mark.browser
+def test_a_page_without_its_libraries_says_so(chromium, folder):
+    files = page_files(folder)
+    del files["/vendor/tokenizers.min.mjs"]
+    with serving(files) as url: assert "did not start" in opened(chromium, url, ready="#refused:visible")[0].inner_text("#refused")
 
 
 @pytest.mark.browser

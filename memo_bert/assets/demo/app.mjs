@@ -89,7 +89,7 @@ $("memo").addEventListener("input", e => { if (!e.isComposing) typed(); });
 $("memo").addEventListener("compositionend", typed);
 $("memo").addEventListener("keydown", e => {
   if (e.isComposing || e.shiftKey) return;
-  if (e.key === "Enter") { e.preventDefault(); add([e.target.value]); empty(); }
+  if (e.key === "Enter") { e.preventDefault(); keep(); }
   if (e.key === "Escape") empty();
 });
 $("memo").addEventListener("paste", e => {
@@ -97,6 +97,9 @@ $("memo").addEventListener("paste", e => {
   if (lines.length > 1) { e.preventDefault(); add(lines); }
 });
 
+$("add").addEventListener("click", () => { keep(); $("memo").focus(); });
+
+function keep() { add([$("memo").value]); empty(); }
 function empty() { $("memo").value = ""; typed(); }
 
 // Many memos
@@ -141,11 +144,9 @@ function counted() {
 }
 
 function line(row) {
-  const tag = element("span", row.label), cell = element("td", "", tag);
+  const tag = element("span", row.label), cell = element("td", "", tag, " ", element("small", row.unsure ? "不确定 unsure" : gloss[row.label] ?? ""));
   tag.className = "tag";
   tag.style.setProperty("--hue", hue(row.label));
-  tag.title = gloss[row.label] ?? "";
-  if (row.unsure) cell.append(element("span", "不确定"));
   return element("tr", "", element("td", row.n), element("td", row.memo), cell, element("td", percent(row.score)));
 }
 
