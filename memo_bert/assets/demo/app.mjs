@@ -118,18 +118,20 @@ function add(memos) {
 
 async function work() {
   working = true;
-  const start = performance.now(), before = rows.length;
+  const start = performance.now();
+  let done = 0;
   $("progress").hidden = false;
   try {
     while (queue.length) {
       const memos = queue.splice(0, PORTION), round = rows;
       const answers = await ask(memos);
+      done += memos.length;
       if (round !== rows) continue;
       const made = answers.map((a, i) => ({ n: rows.length + i + 1, memo: memos[i], label: a.label, score: a.score, unsure: unsure(a) }));
       rows.push(...made);
       $("rows").append(...made.map(line));
       counted();
-      $("rate").textContent = `${((performance.now() - start) / (rows.length - before)).toFixed(1)} ms/条 each`;
+      $("rate").textContent = `${((performance.now() - start) / done).toFixed(1)} ms/条 each`;
     }
   } catch (e) { refuse(e.message); }
   $("progress").hidden = true;
