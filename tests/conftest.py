@@ -5,10 +5,10 @@ import pytest
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "runtimes: installs TFLite runtimes into environments of their own")
-    config.addinivalue_line("markers", "browser: opens the report in the system's Chromium")
     config.addinivalue_line("markers", "install: installs the base package into an empty environment")
     config.addinivalue_line("markers", "ray: starts a local Ray cluster")
-    config.addinivalue_line("markers", "node: fetches transformers.js (0.5 GB) from npm and runs it in Node")
+    config.addinivalue_line("markers", "browser: opens the report and the demo in the system's Chromium")
+    config.addinivalue_line("markers", "node: fetches transformers.js and its runtimes with npm (0.6 GB) and runs them in Node")
     config.addinivalue_line("markers", "clients: installs MediaPipe and the TFLite Task Library (0.8 GB) into environments of their own")
 
 

@@ -8,7 +8,7 @@ import {fileURLToPath, pathToFileURL} from 'node:url'
 import {normalizer} from './normalize.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
-const folder = process.env.MODEL_FOLDER ?? join(here, '../memo_bert/assets/memo')
+const folder = process.env.MODEL_FOLDER ?? join(here, '../memo')
 const find = createRequire(join(process.env.NODE_HOME ?? here, 'from.js'))
 const {BertTokenizer} = await import(pathToFileURL(find.resolve('@huggingface/transformers')))
 const read = name => readFileSync(join(folder, name), 'utf8')
