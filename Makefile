@@ -1,11 +1,11 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-NBS    := 00_core 00a_data 00b_finetune 01_export 01a_graph 01b_gather_int32 01c_unsqueeze_11 01e_bounded_mask 01f_first_token 01d_to_tf 02_quantize 02a_quantize_onnx 02b_runtime_floor 02c_metadata 02d_lengths 02e_inspect 02f_delegates 03_evaluate 03a_gate 03b_encoder 03c_ladder 03d_calibration 03e_variance 03f_sweep 03g_report 04_classify 05_command index
+NBS    := 00_core 00a_data 00f_vocabulary 00b_finetune 01_export 01a_graph 01b_gather_int32 01c_unsqueeze_11 01e_bounded_mask 01f_first_token 01d_to_tf 02_quantize 02a_quantize_onnx 02b_runtime_floor 02c_metadata 02d_lengths 02e_inspect 02f_delegates 02g_text_in 03_evaluate 03a_gate 03b_encoder 03c_ladder 03d_calibration 03e_variance 03f_sweep 03g_report 03h_costs 04_classify 04a_tokens 04b_archive 04c_cluster 04d_browser 05_command index
 RUNS   := outputs/memo/runs
 CHROMIUM := $(firstword $(foreach c,chromium chromium-browser google-chrome,$(shell command -v $(c) 2>/dev/null)))
 
-.PHONY: run test runtimes clients browser env clean export notebooks bundle
+.PHONY: run test runtimes clients node browser cluster install env clean export notebooks bundle
 
 env: $(VENV)/ready
 
@@ -22,18 +22,27 @@ run: env            ## every notebook headless, then the table of results
 	$(BIN)/python -c "import json; from memo_bert.report import results_table; print(results_table(json.load(open('outputs/memo/report.json'))['artefacts']))"
 
 test: env           ## notebooks in step with the package, their assertions, pytest, one headless run
-	$(BIN)/pytest -q -m "not clients and not runtimes$(if $(CHROMIUM),, and not browser)" tests
+	$(BIN)/pytest -q -m "not clients and not runtimes and not node and not ray and not install$(if $(CHROMIUM),, and not browser)" tests
 	MEMO_BERT_OUTPUTS=$(CURDIR)/outputs/.test $(BIN)/nbdev_test --n_workers 1 --timing --skip_file_re '^(01f_first_token|02b_runtime_floor|02c_metadata|02f_delegates|03_evaluate|03[a-g]_|index)'
 	mkdir -p outputs/.test && cd nbs && MEMO_BERT_OUTPUTS=$(CURDIR)/outputs/.test $(abspath $(BIN))/papermill --progress-bar 02_quantize.ipynb $(CURDIR)/outputs/.test/02_quantize.int8.ipynb -p mode int8
 
 runtimes: env       ## files for old runtimes on the runtimes themselves, as far as there are Pythons for them (fetches them)
 	$(BIN)/pytest -q -m runtimes tests
 
-clients: env        ## the packed file in the real MediaPipe and TFLite Task Library (fetches both, 0.8 GB)
+clients: env        ## the real MediaPipe, TFLite Task Library and optimum (fetches them, 0.8 GB and more)
 	$(BIN)/pytest -q -m clients tests
 
-browser: env        ## the report in a real Chromium (the system's)
+node: env           ## transformers.js in Node (fetches it, 0.6 GB)
+	$(BIN)/pytest -q -m node tests
+
+browser: env        ## the report and the page in a real Chromium (the system's)
 	$(BIN)/pytest -q -m browser tests
+
+cluster: env        ## a local Ray cluster, with a worker killed
+	$(BIN)/pytest -q -m ray tests
+
+install: env        ## the client alone in an empty environment
+	$(BIN)/pytest -q -m install tests
 
 export: env         ## notebooks to package
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
