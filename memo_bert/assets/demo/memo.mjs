@@ -25,7 +25,7 @@ async function manifestOf(folder) {
   const bytes = await fetched(folder, "manifest.json", "The model folder has no manifest.json, so nobody can tell whether its files belong together; nothing is classified.");
   let manifest = null;
   try { manifest = JSON.parse(text(bytes)); } catch { /* refused below */ }
-  if (manifest?.version !== 1 || !manifest.files || !manifest.labels?.length || !(manifest.max_tokens > 2)) throw new Error("manifest.json is not a manifest of version 1; nothing is classified.");
+  if (manifest?.version !== 1 || !manifest.files || !manifest.labels?.length) throw new Error("manifest.json is not a manifest of version 1; nothing is classified.");
   return manifest;
 }
 
@@ -37,7 +37,7 @@ async function checked(folder, name, manifest) {
 }
 
 export async function openClassifier(folder) {
-  const manifest = await manifestOf(folder), max = manifest.max_tokens;
+  const manifest = await manifestOf(folder), max = Math.max(...manifest.files[MODEL]?.lengths ?? [manifest.max_tokens ?? 128]);
   const read = name => checked(folder, name, manifest);
   const [labels, tokens, model] = await Promise.all(["labels.txt", "tokenizer.json", MODEL].map(read));
   if (text(labels).trimEnd().split(/\r?\n/).join("\n") !== manifest.labels.join("\n")) throw new Error("labels.txt has other labels than manifest.json; this is a mixed set and nothing is classified.");
