@@ -1,16 +1,10 @@
 // A memo classifier: a model folder's files in, each checked by its manifest; text in, labels out.
 import { Tokenizer } from "./vendor/tokenizers.min.mjs";
-import { ALONE, DROPPED, LETTER } from "./unicode.mjs";
+import { rowsOf, tokenizing } from "./normalize.mjs";
 import * as ort from "./vendor/ort.wasm.bundle.min.mjs";
 
 ort.env.wasm.numThreads = 1;
 const MODEL = "onnx/model_int8.onnx";
-
-// Tokenizers.js looks at UTF-16 units and so misses the Chinese characters beyond U+FFFF; between spaces it sees them.
-const FAR_HAN = /[\u{20000}-\u{2a6df}\u{2a700}-\u{2b81f}\u{2b920}-\u{2ceaf}\u{2f800}-\u{2fa1f}]/gu;
-const HALF_PAIR = /\p{Surrogate}/gu;
-const UNKNOWN = "\u{a7f7}";
-const mended = memo => memo.replace(HALF_PAIR, "?").replace(DROPPED, "").replace(ALONE, ` ${UNKNOWN} `).replace(LETTER, UNKNOWN).replace(FAR_HAN, " $& ");
 
 const text = bytes => new TextDecoder().decode(bytes);
 const hex = bytes => Array.from(new Uint8Array(bytes), b => b.toString(16).padStart(2, "0")).join("");
@@ -39,15 +33,12 @@ async function checked(folder, name, manifest) {
 export async function openClassifier(folder) {
   const manifest = await manifestOf(folder), max = Math.max(...manifest.files[MODEL]?.lengths ?? [manifest.max_tokens ?? 128]);
   const read = name => checked(folder, name, manifest);
-  const [labels, tokens, model] = await Promise.all(["labels.txt", "tokenizer.json", MODEL].map(read));
-  if (text(labels).trimEnd().split(/\r?\n/).join("\n") !== manifest.labels.join("\n")) throw new Error("labels.txt has other labels than manifest.json; this is a mixed set and nothing is classified.");
-  const tokenizer = new Tokenizer(JSON.parse(text(tokens)), {});
+  const files = await Promise.all(["labels.txt", "tokenizer.json", "vocab.txt", "normalize.json", MODEL].map(read));
+  const [labels, rules, vocab, table] = files.slice(0, -1).map(text), model = files.at(-1);
+  if (labels.trimEnd().split(/\r?\n/).join("\n") !== manifest.labels.join("\n")) throw new Error("labels.txt has other labels than manifest.json; this is a mixed set and nothing is classified.");
+  const tokenizer = new Tokenizer(JSON.parse(rules), {});
+  const encode = tokenizing(memo => tokenizer.encode(memo).ids, JSON.parse(rules), JSON.parse(table), rowsOf(vocab), max);
   const session = await ort.InferenceSession.create(new Uint8Array(model));
-
-  function encode(memo) {
-    const { ids } = tokenizer.encode(mended(memo));
-    return ids.length <= max ? ids : [...ids.slice(0, max - 1), ids.at(-1)];
-  }
 
   async function logitsOf(ids) {
     const values = { input_ids: ids, attention_mask: ids.map(() => 1), token_type_ids: ids.map(() => 0) };
