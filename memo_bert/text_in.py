@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CALL', 'LOOK_UP', 'WORDS', 'TOKENS', 'PHONE', 'PC', 'SCORES', 'RANGES', 'read_characters', 'check_tokenizer',
-           'special_tokens', 'read_tables', 'unnest', 'text_graph', 'text_onnx', 'open_text_onnx', 'text_part',
-           'with_text', 'text_tflite', 'open_text_tflite', 'hostile_texts', 'random_strings']
+           'special_tokens', 'read_tables', 'unnest', 'text_graph', 'label_names', 'text_onnx', 'open_text_onnx',
+           'text_part', 'with_text', 'text_tflite', 'open_text_tflite', 'hostile_texts', 'random_strings']
 
 # %% ../nbs/02g_text_in.ipynb #55581be4
 import json, random, re, tempfile, unicodedata
@@ -73,10 +73,11 @@ def read_tables(tokenizer):
     symbols = np.array(symbols + [(0, 1, i, i) for i in ids], np.int32)
     rows, pages = np.unique(codes.reshape(-1, 256), axis=0, return_inverse=True)
     wide = lambda rows, fill: np.array([[*r] + [fill]*(max(map(len, rows)) - len(r)) for r in rows], np.int32)
-    cls, sep = tokenizer.encode("").ids
+    frame, unk, pad = tokenizer.encode("").ids, tokenizer.token_to_id(m.unk_token), tokenizer.token_to_id("[PAD]")
+    if len(frame) != 2 or None in (unk, pad): raise MemoBertError("The tokenizer does not put a text between two tokens, or has no [PAD]; a text-in file needs BERT's frame.")
     int32 = dict(pages=pages.ravel(), rows=rows.ravel(), units=wide(units, 0), word_of=symbols[:, 0], token_of=symbols[:, 1], pieces=symbols[:, 2:].ravel(),
         patterns=wide([[*map(ord, s)] for s in specials], -1), lengths=[len(s) for s in specials], numbers=range(1, len(ids) + 1),
-        before_specials=len(units) - len(ids) - 1, cls=[cls], sep=sep, unk=tokenizer.token_to_id(m.unk_token), pad=tokenizer.token_to_id("[PAD]"), most=m.max_input_chars_per_word)
+        before_specials=len(units) - len(ids) - 1, cls=frame[:1], sep=frame[1], unk=unk, pad=pad, most=m.max_input_chars_per_word)
     return {k: np.array(v, np.int32) for k, v in int32.items()}
 
 # %% ../nbs/02g_text_in.ipynb #d13adcca
@@ -212,6 +213,11 @@ SCORES = """scores (float[1, labels] logits) => (string[1] label, float[1, label
   label = Gather(label_names, ArgMax<axis=1, keepdims=0>(logits))
 }"""
 
+def label_names(folder):
+    "The labels of the folder's classifier, in order."
+    if not (folder/"labels.txt").exists(): raise MemoBertError(f"{folder.name} has no labels.txt: it is no classifier; a text-in file gives the scores of one.")
+    return (folder/"labels.txt").read_text(encoding="utf-8").splitlines()
+
 def _joined(first, second, outputs):
     "ONNX `second` behind `first`, inputs taking the outputs of their names; inner names of `second` get a prefix, domains it does not use are left out."
     second = onnx.compose.add_prefix(second, f"{second.graph.name}_", rename_inputs=False, rename_outputs=False)
@@ -220,11 +226,12 @@ def _joined(first, second, outputs):
     second.ir_version = first.ir_version = max(first.ir_version, second.ir_version)
     return onnx.compose.merge_models(first, second, io_map=[(i.name, i.name) for i in second.graph.input], outputs=outputs)
 
+# %% ../nbs/02g_text_in.ipynb #c80c5175
 def text_onnx(folder, recipe="int8", seq_len=128):
     "The folder's `onnx/model_text_<recipe>.onnx`: a string `[1]` in; label, scores float32 `[1, labels]` and input_ids out; with everything before it."
     source = pc_file(folder, recipe, seq_len)
     def make(tmp):
-        names = (folder/"labels.txt").read_text(encoding="utf-8").splitlines()
+        names = label_names(folder)
         score = small_graph(unnest(SCORES), opset=12, ir=7)
         score.graph.initializer.append(numpy_helper.from_array(np.array(names, object), "label_names"))
         text = text_graph(read_tables(Tokenizer.from_file(str(folder/"tokenizer.json"))), seq_len)
@@ -234,7 +241,7 @@ def text_onnx(folder, recipe="int8", seq_len=128):
         onnx.save(whole, tmp)
     return folder.build(f"onnx/model_text_{one_of('recipe', recipe, RECIPES)}.onnx", make, step="text_in", parents=[f"onnx/model_{recipe}.onnx", "tokenizer.json", "labels.txt"], recipe=recipe)
 
-# %% ../nbs/02g_text_in.ipynb #c80c5175
+# %% ../nbs/02g_text_in.ipynb #a7ca9ca3
 def open_text_onnx(path, threads=1):
     "A function from a text to its (scores float32 `[labels]`, ids as a list, label); `MemoBertError` where onnxruntime-extensions is missing."
     import onnxruntime as ort
@@ -249,14 +256,14 @@ def open_text_onnx(path, threads=1):
         return scores[0], ids[0].tolist(), label[0]
     return ask
 
-# %% ../nbs/02g_text_in.ipynb #f186d9b7
+# %% ../nbs/02g_text_in.ipynb #49b1cf2e
 def text_part(tables, seq_len, points):
     "TFLite bytes of the tokenizer alone: int32 `[1, points]` code points to ids, mask and types `[1, seq_len]` and `tokens`."
     with tempfile.TemporaryDirectory() as d:
         onnx.save(text_graph(tables, seq_len, points), f"{d}/text.onnx")
         return finish(convert(to_saved_model(f"{d}/text.onnx", f"{d}/text"), "fp32"), "fp32")
 
-# %% ../nbs/02g_text_in.ipynb #49b1cf2e
+# %% ../nbs/02g_text_in.ipynb #9e2c1dcc
 def _put_before(edit, graph, part, inputs):
     "Put the one graph of Edit `part` before `graph` of `edit`, its outputs into the tensors `inputs` of their names; its own ports by name."
     first, signature = part.model.subgraphs[0], part.model.signatureDefs[0]
@@ -277,7 +284,7 @@ def _port(name, tensor):
     p.name, p.tensorIndex = name.encode(), tensor
     return p
 
-# %% ../nbs/02g_text_in.ipynb #9e2c1dcc
+# %% ../nbs/02g_text_in.ipynb #8b955c51
 def with_text(data, parts):
     """TFLite bytes of an ids-in classifier whose signatures take code points; `parts`: `{seq_len: bytes of text_part}`.
 
@@ -294,10 +301,11 @@ def with_text(data, parts):
         graph.inputs, graph.outputs = [ports["code_points"]], list(outputs.values())
     return edit.bytes()
 
-# %% ../nbs/02g_text_in.ipynb #b4383a1f
+# %% ../nbs/02g_text_in.ipynb #eaa1df5c
 def text_tflite(folder, mode="dynamic_int8", lengths=LENGTHS):
     "The folder's `tflite/model_text_<mode>.tflite`: code points in, scores out, a signature for each of `lengths`, with everything before it."
     source = lengths_file(folder, mode, lengths)
+    label_names(folder)
     def make(tmp):
         tables = read_tables(Tokenizer.from_file(str(folder/"tokenizer.json")))
         data = with_text(source.read_bytes(), {n: text_part(tables, n, 2*n if n == max(lengths) else n) for n in lengths})
@@ -305,7 +313,7 @@ def text_tflite(folder, mode="dynamic_int8", lengths=LENGTHS):
         open_tflite(tmp)
     return folder.build(f"tflite/model_text_{mode}.tflite", make, step="text_in", parents=[f"tflite/model_{mode}_lengths.tflite", "tokenizer.json"], mode=mode, lengths=list(lengths))
 
-# %% ../nbs/02g_text_in.ipynb #ee058253
+# %% ../nbs/02g_text_in.ipynb #0cd687a1
 def open_text_tflite(path, threads=1):
     "A function from a text to its (scores float32 `[labels]`, ids as a list); of a text longer than the longest signature takes, the beginning is asked."
     interpreter = open_tflite(path, threads)
@@ -319,7 +327,7 @@ def open_text_tflite(path, threads=1):
         return out["scores"][0], out["input_ids"][0][:out["tokens"][0]].tolist()
     return ask
 
-# %% ../nbs/02g_text_in.ipynb #2bd1ffab
+# %% ../nbs/02g_text_in.ipynb #3d6093e6
 def hostile_texts():
     "{class of text: texts} on which tokenizers are known to differ."
     word = lambda n: "".join("abcdefghij"[i % 10] for i in range(n))
@@ -339,7 +347,7 @@ def hostile_texts():
         "lone surrogates": ["a\ud83d会", "\ude00\ud83d"],
     }
 
-# %% ../nbs/02g_text_in.ipynb #c02c2bcc
+# %% ../nbs/02g_text_in.ipynb #1897d9f3
 RANGES = ((0, 0x10FFFF), (0, 0xFFFF), (0, 0x36F), (0x20, 0x7E), (0x2000, 0x20FF), (0x3000, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xF900, 0xFFFF), (0x1F300, 0x1FAFF))
 
 def random_strings(n, seed=0, longest=256):
