@@ -6,7 +6,7 @@
 __all__ = ['LONGEST', 'KINDS', 'ANSWER', 'FORMATS', 'SUFFIXES', 'numbered', 'read', 'cut', 'texts', 'Workers', 'label', 'write',
            'label_file']
 
-# %% ../nbs/04b_archive.ipynb #5b9e83a7
+# %% ../nbs/04b_archive.ipynb #8f0e0a47
 import csv, io, itertools, json, os, signal, sys, threading
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +17,7 @@ from pathlib import Path
 from .classify import MemoClassifier
 from .core import MemoBertError, atomic, one_of
 
-# %% ../nbs/04b_archive.ipynb #28baad96
+# %% ../nbs/04b_archive.ipynb #b9951fd9
 LONGEST = 16 << 20  # bytes
 
 def numbered(stream):
@@ -30,7 +30,7 @@ def numbered(stream):
         while not whole and (rest := stream.readline(LONGEST)) and not rest.endswith(b"\n"): pass
         if not whole: yield n, None
 
-# %% ../nbs/04b_archive.ipynb #c8faf321
+# %% ../nbs/04b_archive.ipynb #f0d49e66
 def _plain(line): return {"text": line.decode("utf-8").rstrip("\r\n")}
 
 def _json(line):
@@ -39,7 +39,7 @@ def _json(line):
     if not isinstance(row.get("text"), str): raise ValueError(f"its text is of type {type(row['text']).__name__}, not a string" if "text" in row else "it has no text")
     return row
 
-# %% ../nbs/04b_archive.ipynb #ed7f71fb
+# %% ../nbs/04b_archive.ipynb #399991a0
 def _csv(stream):
     "The rows of a csv stream with a header that names `text`, as `read` gives them."
     rows = csv.reader((line or b"\xff").decode("utf-8", "surrogateescape") for _, line in numbered(stream))
@@ -56,7 +56,7 @@ def _csv(stream):
         except UnicodeEncodeError: yield n, ValueError("it is not UTF-8")
         except (ValueError, csv.Error) as e: yield n, ValueError(str(e))
 
-# %% ../nbs/04b_archive.ipynb #2a16e174
+# %% ../nbs/04b_archive.ipynb #c31c21eb
 KINDS = {"lines": _plain, "jsonl": _json, "csv": None}
 
 def read(stream, kind="lines"):
@@ -74,7 +74,7 @@ def read(stream, kind="lines"):
         except json.JSONDecodeError as e: yield n, ValueError(f"it is not JSON: {e.msg} at character {e.pos + 1}")
         except ValueError as e: yield n, e
 
-# %% ../nbs/04b_archive.ipynb #3098aaa1
+# %% ../nbs/04b_archive.ipynb #08ed0f6f
 def cut(rows, size, characters=1 << 18):
     "Lists of up to `size` of the (line number, row) pairs `rows`; a list ends early when its texts have over `characters`."
     chunk, long = [], 0
@@ -86,7 +86,7 @@ def cut(rows, size, characters=1 << 18):
 
 def texts(chunk): return [row["text"] for _, row in chunk if isinstance(row, dict)]
 
-# %% ../nbs/04b_archive.ipynb #96c55b2d
+# %% ../nbs/04b_archive.ipynb #76cd65e2
 def _start(model, backend):
     "What a worker process does first."
     global _classifier
@@ -96,7 +96,7 @@ def _start(model, backend):
 
 def _answer(memos): return _classifier(memos)
 
-# %% ../nbs/04b_archive.ipynb #a2d792b4
+# %% ../nbs/04b_archive.ipynb #a7fdec1e
 class Workers:
     "`jobs` processes with a classifier each; when one dies all are replaced, up to `deaths` times, and what was under way is done again."
     def __init__(self, jobs, model=None, backend=None, deaths=3):
@@ -115,7 +115,7 @@ class Workers:
         self._open()
         self.waiting = deque((c, f if f.done() and not f.cancelled() and not f.exception() else self.pool.submit(self.answer, texts(c))) for c, f in self.waiting)
 
-# %% ../nbs/04b_archive.ipynb #1835dcc1
+# %% ../nbs/04b_archive.ipynb #23ffbf75
 def _submit(self, chunk):
     try: self.waiting.append((chunk, self.pool.submit(self.answer, texts(chunk))))
     except BrokenProcessPool: self._again(); self._submit(chunk)
@@ -133,7 +133,7 @@ def _map(self, chunks):
     while self.waiting: yield self._next()[:2]
 Workers._submit, Workers._next, Workers.map = _submit, _next, _map
 
-# %% ../nbs/04b_archive.ipynb #29e4b188
+# %% ../nbs/04b_archive.ipynb #53dff1b5
 ANSWER = ("label", "score")
 
 def label(rows, model=None, backend=None, jobs=1):
@@ -153,7 +153,7 @@ def label(rows, model=None, backend=None, jobs=1):
     finally:
         if workers: workers.close()
 
-# %% ../nbs/04b_archive.ipynb #2318f002
+# %% ../nbs/04b_archive.ipynb #f654f108
 def _table(row, names): return "\t".join((row["label"], f"{row['score']:.3f}", row["text"].replace("\n", "⏎")))
 def _line(row, names): return json.dumps(row | {"score": round(row["score"], 6)}, ensure_ascii=False)
 
@@ -167,7 +167,7 @@ def _record(row, names):
 
 FORMATS = {"table": _table, "jsonl": _line, "csv": _record}
 
-# %% ../nbs/04b_archive.ipynb #9a061598
+# %% ../nbs/04b_archive.ipynb #b5624169
 def write(rows, out, format="table", broken=print):
     """Write the labelled (line number, row) pairs `rows` to the text stream `out` as table, jsonl or csv; returns (memos written, lines broken).
 
@@ -183,7 +183,7 @@ def write(rows, out, format="table", broken=print):
         else: out.flush(); written += 1
     return written, lost
 
-# %% ../nbs/04b_archive.ipynb #b3b8c768
+# %% ../nbs/04b_archive.ipynb #e5677e36
 def _opened(source):
     if hasattr(source, "readline"): return nullcontext(source)
     try: return open(source, "rb")
@@ -206,7 +206,7 @@ def _tell(n, e):
     from tqdm import tqdm
     tqdm.write(f"memo-bert: line {n} is left out: {e}.", file=sys.stderr)
 
-# %% ../nbs/04b_archive.ipynb #ea41aebc
+# %% ../nbs/04b_archive.ipynb #bea6df72
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 def label_file(source=None, to=None, kind=None, format=None, model=None, backend=None, jobs=1, broken=_tell):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fit', 'seconds_by_characters', 'multiplications', 'random_model', 'conversion_seconds']
 
-# %% ../nbs/03h_costs.ipynb #08f0f106
+# %% ../nbs/03h_costs.ipynb #1d158192
 import tempfile
 import numpy as np, pandas as pd, torch
 from transformers import ErnieForSequenceClassification
@@ -16,14 +16,14 @@ from .finetune import make_tokenizer, nano_config, save_checkpoint
 from .quantize import open_tflite, tflite_file
 from .quantize_onnx import open_onnx
 
-# %% ../nbs/03h_costs.ipynb #d1cf49e3
+# %% ../nbs/03h_costs.ipynb #f27116b1
 def fit(x, y):
     "The least-squares line through points: dict of intercept, slope, r2 and n."
     x, y = np.asarray(x, float), np.asarray(y, float)
     slope, intercept = np.polyfit(x, y, 1)
     return dict(intercept=intercept, slope=slope, r2=1 - ((y - intercept - slope*x)**2).sum()/((y - y.mean())**2).sum(), n=len(x))
 
-# %% ../nbs/03h_costs.ipynb #253d2ba7
+# %% ../nbs/03h_costs.ipynb #4b16bedd
 def _feeds(n, length, dtype):
     "Inputs for a memo of `n` tokens padded to `length`."
     one = lambda v: np.where(np.arange(length) < n, v, 0).astype(dtype)[None]
@@ -41,13 +41,13 @@ def seconds_by_characters(pc, phone, characters, rounds=40):
         calls["phone", c] = lambda y=y, n=n: runners[n](**y)
     with quiet(): return side_by_side(calls, rounds)
 
-# %% ../nbs/03h_costs.ipynb #fcc5092e
+# %% ../nbs/03h_costs.ipynb #75ca1282
 def multiplications(config, tokens):
     "(with the weights, in attention): multiply-accumulates of one memo in the encoder."
     h, f = config.hidden_size, config.intermediate_size
     return config.num_hidden_layers*tokens*(4*h*h + 2*h*f), config.num_hidden_layers*2*tokens*tokens*h
 
-# %% ../nbs/03h_costs.ipynb #df3ff5bf
+# %% ../nbs/03h_costs.ipynb #22eb4044
 def random_model(path, layers, seed=0):
     "Write an untrained classifier of the bundled model's shape with `layers` layers and a small vocabulary as a model folder; returns `path`."
     torch.manual_seed(seed)
