@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, onnx, onnx.compose
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
-from .core import MemoBertError, one_of
+from .core import MemoBertError, one_of, well_formed
 from .finetune import checkpoint
 from .graph import check_graph, load_graph, small_graph
 from .lengths import LENGTHS, lengths_file
@@ -26,7 +26,7 @@ from .to_tf import to_saved_model
 def read_characters(tokenizer):
     """(unit of every code point int32 `[0x110000]`, units as tuples of symbols, symbols as (in word, token, id inside, id at start), characters of words).
 
-    A lone surrogate, which is no text, counts as the `?` that UTF-8 encoders put in its place."""
+    Half of a surrogate pair, which is no text, counts as the U+FFFD that stands for it."""
     clean, split, vocab, inside = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str, tokenizer.get_vocab(), tokenizer.model.continuing_subword_prefix
     symbols, units, words = {(0, 0, -1, -1): 0, (0, 0, -1, -2): 1}, {(): 0}, set()
     def symbol(d, alone=False):
@@ -35,7 +35,7 @@ def read_characters(tokenizer):
         if word := parts == 1 and not alone: words.add(d)
         return symbols.setdefault((int(word), 1, vocab.get(inside + d, -1), vocab.get(d, -1)), len(symbols))
     def unit(c):
-        s = "?" if 0xD800 <= c <= 0xDFFF else clean(chr(c))
+        s = clean("\ufffd" if 0xD800 <= c <= 0xDFFF else chr(c))
         chinese = len(s) == 3 and s[0] == s[2] == " "
         return units.setdefault((symbol(s[1], True),) if chinese else tuple(map(symbol, s)), len(units))
     return np.array([unit(c) for c in range(0x110000)], np.int32), list(units), list(symbols), words
@@ -252,7 +252,7 @@ def open_text_onnx(path, threads=1):
     options.register_custom_ops_library(get_library_path())
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     def ask(text):
-        label, scores, ids = session.run(["label", "scores", "input_ids"], {"text": np.array([text.encode("utf-8", "replace").decode("utf-8")], object)})
+        label, scores, ids = session.run(["label", "scores", "input_ids"], {"text": np.array([well_formed(text)], object)})
         return scores[0], ids[0].tolist(), label[0]
     return ask
 
@@ -320,7 +320,7 @@ def open_text_tflite(path, threads=1):
     runners = [interpreter.get_signature_runner(s) for s in interpreter.get_signature_list() if s.startswith("seq")]
     runners = {int(r.get_input_details()["code_points"]["shape"][1]): r for r in runners}
     def ask(text):
-        points = [ord(c) for c in text][:max(runners)]
+        points = [ord(c) for c in well_formed(text)][:max(runners)]
         for n in sorted(n for n in runners if n >= len(points)):
             out = runners[n](code_points=np.array([points + [0]*(n - len(points))], np.int32))
             if out["tokens"][0] <= out["input_ids"].shape[1]: break

@@ -1,7 +1,6 @@
 "What an app may rely on: names, order and dtypes of the inputs, what padding and batches change, and one manifest for all files."
-import json, shutil
+import shutil
 
-import numpy as np
 import pytest
 from transformers import AutoTokenizer
 

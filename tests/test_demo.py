@@ -5,30 +5,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 from memo_bert.classify import MemoClassifier
-from memo_bert.core import MemoBertError, assets, sha256
+from memo_bert.core import MemoBertError, assets, entry, write_manifest
 from memo_bert.data import GLOSS, load_data
-from memo_bert.demo import HEADERS, PAGE, PageServer, node_modules, page_files, serving
+from memo_bert.tokens import node_modules
+from memo_bert.demo import HEADERS, MODEL, PAGE, PageServer, page_files, serving
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VAL = load_data()["val"].text.tolist()
 
 
-def write_manifest(folder):
-    "manifest.json of a model folder."
-    files = {p.relative_to(folder).as_posix(): dict(sha256=sha256(p), bytes=p.stat().st_size) for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "manifest.json"}
-    labels = (folder/"labels.txt").read_text(encoding="utf-8").splitlines()
-    (folder/"manifest.json").write_text(json.dumps(dict(version=1, name="memo", labels=labels, max_tokens=128, files=files, thresholds={"score": .7}), ensure_ascii=False), encoding="utf-8")
+def certify(folder):
+    "Give a model folder the manifest of what is in it."
+    files = {p.relative_to(folder).as_posix(): entry(p) for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "manifest.json"}
+    write_manifest(folder, files | {"onnx/model_int8.onnx": files["onnx/model_int8.onnx"] | dict(lengths=[1, 128])}, score=.7)
 
 
 @pytest.fixture
 def folder(tmp_path):
     "The bundled model's folder with its manifest, to be spoilt."
     home = tmp_path/"memo"
-    for f in ("labels.txt", "tokenizer.json", "config.json", "tokenizer_config.json", "onnx/model_int8.onnx"):
+    for f in ("config.json", "tokenizer_config.json", *MODEL[1:]):
         (home/f).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(assets("memo", f), home/f)
-    write_manifest(home)
+    certify(home)
     return home
 
 
@@ -268,7 +268,7 @@ def unlisted(folder): spoilt(folder, lambda m: m["files"].pop("tokenizer.json"))
 def other_labels(folder): spoilt(folder, lambda m: m["labels"].reverse())
 def newer(folder): spoilt(folder, lambda m: m.update(version=2))
 def half(folder): (folder/"manifest.json").write_text("{")
-def two_labels(folder): (folder/"labels.txt").write_text("a\nb\n"); write_manifest(folder)
+def two_labels(folder): (folder/"labels.txt").write_text("a\nb\n"); certify(folder)
 
 
 @pytest.mark.browser

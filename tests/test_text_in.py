@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, normalizers
-from memo_bert.core import MemoBertError, ModelFolder
+from memo_bert.core import well_formed, MemoBertError, ModelFolder
 from memo_bert.data import load_data
 from memo_bert.graph import open_session
 from memo_bert.quantize import open_tflite, tflite_ops
@@ -36,7 +36,7 @@ def tokenizer(folder):
     return t
 
 
-def ids(tokenizer, text): return tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8")).ids
+def ids(tokenizer, text): return tokenizer.encode(well_formed(text)).ids
 
 
 def test_ids_on_the_pc(on_pc, tokenizer):

@@ -6,10 +6,10 @@ import jsonschema, numpy as np
 import pytest
 from conftest import environment
 from hypothesis import given, settings, strategies as st
-from memo_bert.classify import MemoClassifier, well_formed
-from memo_bert.core import MemoBertError, assets
-from memo_bert.tokens import (PROBES, alphabet_of, by_scores, check, extensions, golden, hugging_face, javascript, node_modules, normalization, normalizer, parity, pieces_of, random_strings,
-                              runtime, text_of, texts_of, tokenizer_of, transformers_js, write_golden)
+from memo_bert.classify import MemoClassifier
+from memo_bert.core import MemoBertError, ModelFolder, assets, check_manifest, well_formed
+from memo_bert.tokens import (PROBES, alphabet_of, by_scores, check, extensions, golden, golden_file, hugging_face, javascript, node_modules, normalization, normalizer, parity, pieces_of, random_strings,
+                              runtime, text_of, texts_of, tokenizer_of, transformers_js)
 
 DEMO = Path(__file__).parent.parent/"demo"
 HOME = assets("memo")
@@ -81,9 +81,6 @@ def test_normal_form():
     assert not typed & {i for n, i in GOLDEN["special"].items() if n != "unk"}
 
 
-def test_table_is_the_tokenizers_own(): assert normalization(HOME) == TABLE
-
-
 def test_half_pairs():
     assert well_formed("a\ud83d b\udc00") == "a\ufffd b\ufffd" and well_formed("\ud83d\ude00\ufeff") == "😀\ufeff"
     assert ours(["买\ud83d菜"]) == ours(["买菜"])
@@ -119,14 +116,17 @@ def test_by_scores_sees_one_other_id():
 def test_written_whole(tmp_path):
     home = tmp_path/"m"
     shutil.copytree(HOME, home)
-    (home/"golden.json").unlink()
-    path = write_golden(home, ["买菜", "开会\ud800"], table=TABLE)
+    folder = ModelFolder("m", root=tmp_path)
+    for f in ("golden.json", "manifest.json"): (home/f).unlink()
+    path = golden_file(folder, ["买菜", "开会\ud800"])
+    check_manifest(home, "golden.json", "normalize.json")
+    assert json.loads((home/"normalize.json").read_bytes()) == TABLE
     g = json.loads(path.read_bytes())
     jsonschema.validate(g, json.loads(assets("golden.schema.json").read_text(encoding="utf-8")))
     assert g["scores_from"] == "onnx/model_int8.onnx" and g["cases"][1]["utf16"] == [0x5F00, 0x4F1A, 0xD800] and not list(home.glob(".part-*"))
     before = path.read_bytes()
     (home/"onnx/model_int8.onnx").unlink()
-    with pytest.raises(MemoBertError, match="holds no model"): write_golden(home, 12, table=TABLE)
+    with pytest.raises(MemoBertError, match="holds no model"): golden_file(folder, 12)
     assert path.read_bytes() == before
 
 
@@ -151,7 +151,7 @@ def scores(text): return model.scores(text)[0]
 
 @pytest.mark.parametrize("change, code, says", [("", 0, "of 504 equal"), (".lower()", 1, "typed special: 8 wrong")])
 def test_python_checker(tmp_path, change, code, says):
-    done = subprocess.run([sys.executable, str(DEMO/"check_golden.py"), str(HOME/"golden.json"), str(adapter(tmp_path/"t.py", change))], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(DEMO/"check_golden"), str(HOME/"golden.json"), str(adapter(tmp_path/"t.py", change))], capture_output=True, text=True)
     assert done.returncode == code and says in done.stdout, done.stdout + done.stderr
 
 
@@ -160,14 +160,14 @@ def test_javascript():
     cases = [text_of(c) for c in GOLDEN["cases"]]
     found = parity({"adapter": transformers_js(HOME, "tokenize")}, {"golden": cases, "random": crowd}, reference)
     assert found.different.sum() == 0
-    assert javascript(DEMO/"transformers_tokenize.mjs", HOME, node_modules(), "normalize")(cases + crowd) == [normalize(t) for t in cases + crowd]
+    assert javascript(DEMO/"transformers_tokenize.mjs", HOME, node_modules().parent, "normalize")(cases + crowd) == [normalize(t) for t in cases + crowd]
     plain = parity({"plain": transformers_js(HOME)}, PROBES, reference).set_index("group").different
     assert set(plain[plain > 0].index) == {"CJK extensions", "newer Unicode"}
 
 
 @pytest.mark.node
 def test_javascript_checker(tmp_path):
-    where = environment(tmp_path) | dict(NODE_HOME=str(node_modules()))
+    where = environment(tmp_path) | dict(NODE_HOME=str(node_modules().parent))
     run = lambda *a: subprocess.run(["node", str(DEMO/"check_golden.mjs"), *map(str, a)], capture_output=True, text=True, env=where)
     good = run(HOME/"golden.json", DEMO/"transformers_tokenize.mjs")
     assert good.returncode == 0 and "504 of 504 equal" in good.stdout, good.stderr
