@@ -7,11 +7,10 @@ __all__ = ['fit', 'seconds_by_characters', 'multiplications', 'random_model', 'c
 
 # %% ../nbs/03h_costs.ipynb #1d158192
 import tempfile
-import numpy as np, pandas as pd, torch
+import numpy as np, torch
 from transformers import ErnieForSequenceClassification
 from .core import ModelFolder, quiet, side_by_side
 from .data import LABELS
-from .evaluate import fresh_process
 from .finetune import make_tokenizer, nano_config, save_checkpoint
 from .quantize import open_tflite, tflite_file
 from .quantize_onnx import open_onnx

@@ -10,10 +10,9 @@ __all__ = ['OPENERS', 'PROBE', 'PEAK', 'open_artefact', 'artefacts', 'compare', 
 import json, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd
-from scipy.special import softmax
 from .core import MemoBertError, atomic, kept_scores, nbytes, one_of, side_by_side
 from .export import encode, onnx_file, torch_outputs, with_activation
-from .finetune import checkpoint, predict, read_model, score
+from .finetune import checkpoint, read_model, score
 from .quantize import MODES, open_signature, tflite_file
 from .quantize_onnx import RECIPES, open_onnx, pc_file
 from .text_in import open_text_onnx, open_text_tflite, text_onnx, text_tflite

@@ -9,15 +9,13 @@ __all__ = ['CALL', 'LOOK_UP', 'WORDS', 'TOKENS', 'PHONE', 'PC', 'SCORES', 'RANGE
 
 # %% ../nbs/02g_text_in.ipynb #55581be4
 import json, random, re, tempfile, unicodedata
-from pathlib import Path
 import numpy as np, onnx, onnx.compose
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from tokenizers import Tokenizer
 from .core import MemoBertError, one_of, well_formed
-from .finetune import checkpoint
 from .graph import check_graph, load_graph, small_graph
 from .lengths import LENGTHS, lengths_file
-from .quantize import MODES, convert, finish, open_tflite
+from .quantize import convert, finish, open_tflite
 from .quantize_onnx import RECIPES, pc_file
 from .runtime_floor import Edit, add_tensor, schema
 from .to_tf import to_saved_model

@@ -3,7 +3,7 @@ import csv, io, json, os, signal, subprocess, sys, time
 
 import psutil
 import pytest
-from memo_bert.archive import LONGEST, Workers, label, label_file, read
+from memo_bert.archive import LONGEST, Workers, label, read
 from memo_bert.classify import MemoClassifier
 from memo_bert.core import MemoBertError
 from memo_bert.data import load_data
