@@ -147,16 +147,19 @@ def doctor(args):
     print(*advice(rows), sep="\n")
     if any(r["status"] == "missing" for r in rows if r["chapter"] == "4 the client"): raise MemoBertError("The client cannot run; type: pip install memo_bert")
 
-# %% ../nbs/05_command.ipynb #846eed91
-def parser():
-    p = argparse.ArgumentParser(prog="memo-bert", description="Classify memos, run the workbook's notebooks, look into and judge model files, check the installation.")
-    sub = p.add_subparsers(required=True, metavar="COMMAND")
-    c = sub.add_parser("classify", help="label memos given as arguments, in a file, or one a line on standard input"); c.set_defaults(run=classify)
+# %% ../nbs/05_command.ipynb #b04e1a78
+def _classify_options(c):
     c.add_argument("memo", nargs="*"); c.add_argument("--model", help="model folder, .onnx or .tflite file (default: the bundled model)")
     c.add_argument("--backend", choices=["onnx", "litert"]); c.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     c.add_argument("--input", metavar="FILE", help="memos to label (default: standard input)"); c.add_argument("--output", metavar="FILE", help="where labels go, whole or not at all (default: standard output)")
     c.add_argument("--from", dest="kind", choices=["lines", "jsonl", "csv"], help="what the input is (default: by its suffix, else lines)")
     c.add_argument("--format", choices=["table", "jsonl", "csv"], help="what is written (default: by the output's suffix, else table)")
+
+# %% ../nbs/05_command.ipynb #846eed91
+def parser():
+    p = argparse.ArgumentParser(prog="memo-bert", description="Classify memos, run the workbook's notebooks, look into and judge model files, check the installation.")
+    sub = p.add_subparsers(required=True, metavar="COMMAND")
+    c = sub.add_parser("classify", help="label memos given as arguments, in a file, or one a line on standard input"); c.set_defaults(run=classify); _classify_options(c)
     r = sub.add_parser("run", help="run a notebook headless: memo-bert run 02_quantize -p mode int8"); r.set_defaults(run=run)
     r.add_argument("notebook"); r.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     s = sub.add_parser("sweep", help="run a notebook for many settings: memo-bert sweep 02_quantize -p mode fp16,int8 -p seq_len 16,32"); s.set_defaults(run=sweep)
