@@ -116,8 +116,9 @@ def test_by_scores_sees_one_other_id():
 def test_written_whole(tmp_path):
     home = tmp_path/"m"
     shutil.copytree(HOME, home)
-    folder = ModelFolder("m", root=tmp_path)
+    folder, model = ModelFolder("m", root=tmp_path), (HOME/"onnx/model_int8.onnx").read_bytes()
     for f in ("golden.json", "manifest.json"): (home/f).unlink()
+    folder.build("onnx/model_int8.onnx", lambda tmp: tmp.write_bytes(model), step="copy")
     path = golden_file(folder, ["买菜", "开会\ud800"])
     check_manifest(home, "golden.json", "normalize.json")
     assert json.loads((home/"normalize.json").read_bytes()) == TABLE
