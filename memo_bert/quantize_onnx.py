@@ -38,7 +38,10 @@ def quantize_onnx(onnx_path, path, recipe="int8"):
         source = Path(onnx_path)
         if r.prepare: quant_pre_process(str(source), str(source := tmp.with_suffix(".prepared.onnx")), skip_symbolic_shape=True)
         quantize_dynamic(str(source), str(tmp), **r.options)
-        load_graph(tmp)
+        m = load_graph(tmp)
+        foreign = [o for o in m.opset_import if o.domain == "com.microsoft.extensions"]  # there when onnxruntime-extensions is loaded in this process
+        for o in foreign: m.opset_import.remove(o)
+        if foreign: onnx.save(m, tmp)
     return Path(path)
 
 # %% ../nbs/02a_quantize_onnx.ipynb #badf4933
