@@ -39,7 +39,7 @@ def quantize_onnx(onnx_path, path, recipe="int8"):
         if r.prepare: quant_pre_process(str(source), str(source := tmp.with_suffix(".prepared.onnx")), skip_symbolic_shape=True)
         quantize_dynamic(str(source), str(tmp), **r.options)
         m = load_graph(tmp)
-        foreign = [o for o in m.opset_import if o.domain == "com.microsoft.extensions"]  # there when onnxruntime-extensions is loaded in this process
+        foreign = [o for o in m.opset_import if o.domain in ("ai.onnx.contrib", "com.microsoft.extensions")]  # there when onnxruntime-extensions is loaded in this process
         for o in foreign: m.opset_import.remove(o)
         if foreign: onnx.save(m, tmp)
     return Path(path)
