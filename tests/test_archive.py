@@ -121,7 +121,8 @@ def test_csv_in_csv_out(tmp_path):
 @pytest.mark.parametrize("sig, code", [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_nothing(tmp_path, archive, sig, code):
     to = tmp_path/"out"/"labels.csv"
-    run = subprocess.Popen([*MEMO_BERT, "classify", "--input", archive, "--output", to, "--jobs", "2"], stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen([*MEMO_BERT, "classify", "--input", archive, "--output", to, "--jobs", "2"], stderr=subprocess.PIPE, text=True,
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background jobs start with it ignored
     while not any(p.stat().st_size for p in to.parent.glob(".part-*/labels.csv")): time.sleep(.05)
     children = psutil.Process(run.pid).children(recursive=True)
     run.send_signal(sig)

@@ -88,7 +88,7 @@ def test_truncated_file(tmp_path, chain, rel):
     whole = (home/rel).read_bytes()
     (home/rel).write_bytes(whole[:len(whole)//3])
     done = subprocess.run([*MEMO_BERT, "classify", "--model", str(home/rel), "开会"], capture_output=True, text=True)
-    refused(done, Path(rel).name, "could not be opened")
+    refused(done, Path(rel).name, "is not the file in the manifest")
     from memo_bert.quantize import tflite_file
     tflite_file(ModelFolder("memo", tmp_path), "dynamic_int8", 32, calibration=36)
     assert (home/rel).read_bytes() == whole
