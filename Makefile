@@ -4,6 +4,7 @@ BIN    := $(VENV)/bin
 NBS    := 00_core 00a_data 00b_finetune 00f_vocabulary 01_export 01a_graph 01b_gather_int32 01c_unsqueeze_11 01e_bounded_mask 01f_first_token 01d_to_tf 02_quantize 02a_quantize_onnx 02b_runtime_floor 02c_metadata 02d_lengths 02e_inspect 02f_delegates 02g_text_in 03_evaluate 03a_gate 03b_encoder 03c_ladder 03d_calibration 03e_variance 03f_sweep 03g_report 03h_costs 04_classify 04a_tokens 04b_archive 04c_cluster 04d_browser 05_command index
 RUNS   := outputs/memo/runs
 CHROMIUM := $(firstword $(foreach c,chromium chromium-browser google-chrome,$(shell command -v $(c) 2>/dev/null)))
+NPM    := $(shell command -v npm 2>/dev/null)
 
 .PHONY: run test runtimes clients node browser cluster install env clean export notebooks bundle
 
@@ -22,7 +23,7 @@ run: env            ## every notebook headless, then the table of results
 	$(BIN)/python -c "import json; from memo_bert.report import results_table; print(results_table(json.load(open('outputs/memo/report.json'))['artefacts']))"
 
 test: env           ## notebooks in step with the package, their assertions, pytest, one headless run
-	$(BIN)/pytest -q -m "not clients and not runtimes and not node and not ray and not install$(if $(CHROMIUM),, and not browser)" tests
+	$(BIN)/pytest -q -m "not clients and not runtimes and not node and not ray and not install$(if $(and $(CHROMIUM),$(NPM)),, and not browser)" tests
 	MEMO_BERT_OUTPUTS=$(CURDIR)/outputs/.test $(BIN)/nbdev_test --n_workers 1 --timing --skip_file_re '^(01f_first_token|02b_runtime_floor|02c_metadata|02[fg]_|03|04[a-d]_|index)'
 	mkdir -p outputs/.test && cd nbs && MEMO_BERT_OUTPUTS=$(CURDIR)/outputs/.test $(abspath $(BIN))/papermill --progress-bar 02_quantize.ipynb $(CURDIR)/outputs/.test/02_quantize.int8.ipynb -p mode int8
 
@@ -54,7 +55,9 @@ notebooks: env      ## execute every notebook in place, as it is committed
 bundle: env         ## train the bundled model again from nothing and put it, and its PC file, into the package
 	cd nbs && $(abspath $(BIN))/papermill --progress-bar 00b_finetune.ipynb ../$(RUNS)/00b_finetune.first.ipynb -p retrain True -p bundle True -p epochs 6
 	cd nbs && $(abspath $(BIN))/papermill --progress-bar 00b_finetune.ipynb ../$(RUNS)/00b_finetune.second.ipynb -p retrain True -p bundle True -p pretrain_steps 0 -p epochs 3 -p lr 2e-4 -p seed 1
-	$(BIN)/python -c "import shutil; from memo_bert.core import ModelFolder, assets; from memo_bert.quantize_onnx import pc_file; assets('memo/onnx').mkdir(exist_ok=True); shutil.copy(pc_file(ModelFolder('memo')), assets('memo/onnx'))"
+	cd nbs && for n in 03_evaluate 04a_tokens; do $(abspath $(BIN))/papermill --progress-bar $$n.ipynb ../$(RUNS)/$$n.ipynb || exit 1; done
+	for f in onnx/model_int8.onnx golden.json normalize.json; do cp outputs/memo/$$f memo_bert/assets/memo/$$f; done
+	$(BIN)/python -c "from memo_bert.core import *; m = read_manifest(ModelFolder('memo').path); write_manifest(assets('memo'), {n: e | entry(assets('memo', n)) for n, e in m['files'].items() if assets('memo', n).is_file()}, **m['thresholds'])"
 
 clean:
 	rm -rf $(VENV) outputs/.test build dist *.egg-info

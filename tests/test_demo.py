@@ -293,7 +293,8 @@ def test_a_page_without_its_libraries_says_so(chromium, folder):
 @pytest.mark.browser
 def test_the_command_serves_the_page(chromium, folder):
     code = "import sys; from memo_bert.command import main; sys.exit(main())"
-    running = subprocess.Popen([sys.executable, "-c", code, "demo", "--port", "0", "--model", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen([sys.executable, "-c", code, "demo", "--port", "0", "--model", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         url = re.search(r"http://127\.0\.0\.1:\d+/", running.stdout.readline())[0]
         assert answer(opened(chromium, url)[0], "后天去医院复查") == "健康"
