@@ -201,7 +201,7 @@ def golden_file(folder, memos=200):
     table = folder.build("normalize.json", text(lambda: json.dumps(normalization(folder.path), separators=(",", ":")) + "\n"), step="normalize", parents=["tokenizer.json", "vocab.txt"])
     files = [f for f in dict.fromkeys(REFERENCES) if (folder/f).exists()]
     make = text(lambda: _lines(golden(folder.path, memos, json.loads(table.read_bytes()))))
-    return folder.build("golden.json", make, step="golden", parents=["normalize.json", *files], memos=memos)
+    return folder.build("golden.json", make, step="golden", parents=["normalize.json", *files], memos=json.dumps(memos))
 
 # %% ../nbs/04a_tokens.ipynb #d383a89b
 def text_of(case):
