@@ -54,7 +54,7 @@ notebooks: env      ## execute every notebook in place, as it is committed
 bundle: env         ## train the bundled model again from nothing and put it, and its PC file, into the package
 	cd nbs && $(abspath $(BIN))/papermill --progress-bar 00b_finetune.ipynb ../$(RUNS)/00b_finetune.first.ipynb -p retrain True -p bundle True -p epochs 6
 	cd nbs && $(abspath $(BIN))/papermill --progress-bar 00b_finetune.ipynb ../$(RUNS)/00b_finetune.second.ipynb -p retrain True -p bundle True -p pretrain_steps 0 -p epochs 3 -p lr 2e-4 -p seed 1
-	$(BIN)/python -c "import shutil; from memo_bert.core import ModelFolder, assets; from memo_bert.quantize_onnx import pc_file; assets('memo/onnx').mkdir(exist_ok=True); shutil.copy(pc_file(ModelFolder('memo')), assets('memo/onnx'))"
+	$(BIN)/python -c "import shutil; from memo_bert.core import ModelFolder, assets; from memo_bert.quantize_onnx import pc_file; home = assets('memo')/'onnx'; home.mkdir(exist_ok=True); shutil.copy(pc_file(ModelFolder('memo')), home)"
 
 clean:
 	rm -rf $(VENV) outputs/.test build dist *.egg-info

@@ -7,7 +7,7 @@ import pytest
 from memo_bert.core import side_by_side
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "tensorflow", "transformers", "onnx", "pandas", "matplotlib", "ray", "sklearn")
+HEAVY = ("tokenizers", "torch", "tensorflow", "transformers", "onnx", "pandas", "matplotlib", "ray", "sklearn")
 CEILING = 215  # MB; see the report of sizes below: numpy and onnxruntime alone are 140
 pytestmark = pytest.mark.install
 
