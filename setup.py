@@ -29,6 +29,7 @@ setup(
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["memo_bert", "memo_bert.*"]),
     package_data={"memo_bert": ["assets/*", "assets/*/*", "assets/*/*/*"]},
+    exclude_package_data={"memo_bert": ["assets/memo/model.safetensors", "assets/memo/training.json", "assets/corpus/*"]},  # the workbook's: they come with a clone
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
     entry_points={"console_scripts": cfg["console_scripts"].split()},

@@ -41,8 +41,10 @@ def outputs_root():
     return Path(os.environ.get("MEMO_BERT_OUTPUTS") or project_root()/"outputs").resolve()
 
 def assets(*parts):
-    "A file of those that ship inside the package: the bundled model and corpus."
-    return Path(__file__).parent.joinpath("assets", *parts)
+    "A file of those in the package: the bundled model, and in a clone its weights and the corpus; `MemoBertError` when it is not there."
+    path = Path(__file__).parent.joinpath("assets", *parts)
+    if not path.exists(): raise MemoBertError(f"{'/'.join(map(str, parts))} is not in the installed package; it comes with a clone of the project.")
+    return path
 
 # %% ../nbs/00_core.ipynb #ce75f45a
 def model_name(model):

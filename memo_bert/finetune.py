@@ -89,7 +89,7 @@ def _minilm():
 
 def _source(model):
     "Where to load `model` from (folder or hub id), and the pickle it names, if any."
-    path = assets("memo") if model == "memo" else _minilm() if model == "minilm" else Path(model)
+    path = assets("memo/model.safetensors").parent if model == "memo" else _minilm() if model == "minilm" else Path(model)
     if path.is_dir(): return _local(path), None
     if path.is_file(): return path.parent, path
     if model.count("/") > 1 or model.startswith((".", "/", "~")): raise MemoBertError(f"{model} is not there; give memo, a hub id or a folder.")

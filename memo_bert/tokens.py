@@ -10,12 +10,10 @@ __all__ = ['CJK_BLOCKS', 'PROBES', 'SPICE', 'REFERENCES', 'LOCK', 'DRIVER', 'ran
 
 # %% ../nbs/04a_tokens.ipynb #9fd53631
 import json, os, random, shutil, subprocess, sys
-from bisect import bisect_right
-from functools import lru_cache
 from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
-from .classify import BACKENDS, MemoClassifier
+from .classify import BACKENDS, MemoClassifier, spell, word_reader
 from .core import MemoBertError, assets, atomic, outputs_root, sha256, well_formed
 
 # %% ../nbs/04a_tokens.ipynb #04dbae45
@@ -64,12 +62,13 @@ def random_strings(n, seed=0, alphabet="", longest=40):
     return [text((0, .05, .4)[i % 3]) for i in range(n)]
 
 # %% ../nbs/04a_tokens.ipynb #45ef3236
-def tokenizer_of(folder):
-    "The `tokenizers.Tokenizer` of a model folder, without padding and truncation."
+def tokenizer_of(folder, most=None):
+    "The `tokenizers.Tokenizer` of a model folder, without padding; it cuts a text to `most` ids, None: to none."
     f = Path(folder)/"tokenizer.json"
     if not f.exists(): raise MemoBertError(f"{folder} has no tokenizer.json; give a model folder.")
     t = Tokenizer.from_file(str(f))
-    t.no_padding(); t.no_truncation()
+    t.no_padding()
+    t.enable_truncation(most) if most else t.no_truncation()
     return t
 
 def pieces_of(folder):
@@ -138,35 +137,18 @@ def _ranges(rule):
     return out
 
 # %% ../nbs/04a_tokens.ipynb #b30b4a7c
-def _spelled(word, pieces, longest):
-    "Whether WordPiece finds pieces for all of `word`."
-    at = 0
-    while at < len(word) <= longest:
-        end = next((e for e in range(len(word), at, -1) if ("##" if at else "") + word[at:e] in pieces), None)
-        if end is None: return False
-        at = end
-    return len(word) <= longest
-
 def normalizer(table, pieces):
     "The function `normalize(text) -> text`: words as BERT sees them with one space between. `pieces`: the tokens of vocab.txt."
-    pieces, starts = set(pieces), [r[0] for r in table["ranges"]]
-    @lru_cache(maxsize=None)
-    def one(c):
-        if c in table["mapped"]: return table["mapped"][c]
-        first, last, rule = table["ranges"][max(bisect_right(starts, ord(c)) - 1, 0)]
-        return {"drop": "", "space": " ", "alone": f" {c} "}[rule] if first <= ord(c) <= last else c
-    def normalize(text):
-        words = "".join(map(one, well_formed(text))).split(" ")
-        return " ".join(w if _spelled(w, pieces, table["longest"]) else table["unknown"] for w in words if w)
-    return normalize
+    words, pieces = word_reader(table), set(pieces)
+    return lambda text: " ".join(w if spell(w, pieces, table["longest"]) else table["unknown"] for w in words(well_formed(text)))
 
 # %% ../nbs/04a_tokens.ipynb #aceb9b0e
 REFERENCES = ("onnx/model.onnx", *BACKENDS["onnx"][1], *BACKENDS["litert"][1])
 
-def _case(group, text, encoded, scores, labels, normalize, again):
+def _case(group, text, encode, scores, labels, normalize):
     written = dict(text=text) if text == well_formed(text) else dict(utf16=list(memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H")))
-    seen = normalize(text)
-    own = again(seen)
+    seen, encoded = normalize(text), encode(well_formed(text))
+    own = encode(seen).ids
     extra = dict(normalized_ids=own) if own != encoded.ids else {}
     return dict(group=group, **written, ids=encoded.ids, mask=encoded.attention_mask, segments=encoded.type_ids, label=labels[scores.argmax()],
                 scores=[round(float(s), 5) for s in scores], normalized=seen, **extra)
@@ -179,14 +161,13 @@ def golden(folder, memos=200, table=None):
     first, groups = opened[files[0]], texts_of(memos)
     pairs = [(g, t) for g, ts in groups.items() for t in ts]
     scores = {f: c.scores([t for _, t in pairs]) for f, c in opened.items()}
-    normalize, encode = normalizer(table or normalization(folder), pieces_of(folder)), first.tokenizer.encode
-    cases = [_case(g, t, encode(well_formed(t)), s, first.labels, normalize, lambda t: encode(t).ids) for (g, t), s in zip(pairs, scores[files[0]])]
+    normalize, tokenizer = normalizer(table or normalization(folder), pieces_of(folder)), tokenizer_of(folder, first.seq_len)
+    cases = [_case(g, t, tokenizer.encode, s, first.labels, normalize) for (g, t), s in zip(pairs, scores[files[0]])]
     most = {f: float(np.abs(s - scores[files[0]]).max()) for f, s in scores.items()}
-    return _head(folder, first, files[0], {f: round(max(1.5*d, 1e-3), 4) for f, d in most.items()}) | dict(cases=cases)
+    return _head(folder, first, tokenizer.token_to_id, files[0], {f: round(max(1.5*d, 1e-3), 4) for f, d in most.items()}) | dict(cases=cases)
 
 # %% ../nbs/04a_tokens.ipynb #f8cfa6f0
-def _head(folder, classifier, file, tolerance):
-    id_of = classifier.tokenizer.token_to_id
+def _head(folder, classifier, id_of, file, tolerance):
     return dict(version=1, model=Path(folder).name, max_tokens=classifier.seq_len, special={t.strip("[]").lower(): id_of(t) for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")},
                 labels=classifier.labels, scores_from=file, tolerance=tolerance, vocab_sha256=sha256(Path(folder)/"vocab.txt"), tokenizer_sha256=sha256(Path(folder)/"tokenizer.json"))
 
@@ -217,10 +198,9 @@ def check(golden, tokenize):
 def _cut(ids, most): return ids if len(ids) <= most else ids[:most - 1] + ids[-1:]
 
 def runtime(folder=None):
-    "This package's own client, `MemoClassifier` (None: the bundled model), padding taken off."
-    classifier = MemoClassifier(folder)
-    def one(x): return x["input_ids"][x["attention_mask"] == 1].tolist()
-    return lambda texts: [one(classifier.encode(t)) for t in texts]
+    "This package's own client, `MemoClassifier` (None: the bundled model)."
+    ids = MemoClassifier(folder).ids
+    return lambda texts: [ids(t) for t in texts]
 
 def hugging_face(folder, max_tokens=128):
     "transformers' fast tokenizer. It refuses lone surrogates, so texts are made well formed for it."

