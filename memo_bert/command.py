@@ -98,9 +98,9 @@ def _demo_options(sub):
 
 # %% ../nbs/05_command.ipynb #ddc2c2ec
 CHAPTERS = {
-    "4 the client": "numpy tokenizers onnxruntime",
+    "4 the client": "numpy onnxruntime",
     "4 the client, phone's file": "ai-edge-litert",
-    "0 the model": "torch transformers safetensors pandas scikit-learn snownlp",
+    "0 the model": "torch tokenizers transformers safetensors pandas scikit-learn snownlp",
     "1 the graph": "onnx onnx-tf tensorflow tf-keras tensorflow-probability",
     "2 the bytes": "tflite ai-edge-litert",
     "3 the evidence": "matplotlib zhplot psutil netron papermill jupyterlab",
