@@ -57,7 +57,7 @@ bundle: env         ## train the bundled model again from nothing and put it, an
 	cd nbs && $(abspath $(BIN))/papermill --progress-bar 00b_finetune.ipynb ../$(RUNS)/00b_finetune.second.ipynb -p retrain True -p bundle True -p pretrain_steps 0 -p epochs 3 -p lr 2e-4 -p seed 1
 	cd nbs && for n in 03_evaluate 04a_tokens; do $(abspath $(BIN))/papermill --progress-bar $$n.ipynb ../$(RUNS)/$$n.ipynb || exit 1; done
 	for f in onnx/model_int8.onnx golden.json normalize.json; do cp outputs/memo/$$f memo_bert/assets/memo/$$f; done
-	$(BIN)/python -c "from memo_bert.core import *; m = read_manifest(ModelFolder('memo').path); write_manifest(assets('memo'), {n: e | entry(assets('memo', n)) for n, e in m['files'].items() if assets('memo', n).is_file()}, **m['thresholds'])"
+	$(BIN)/python -c "from memo_bert.core import *; home, m = assets('memo'), read_manifest(ModelFolder('memo').path); write_manifest(home, {n: e | entry(home/n) for n, e in m['files'].items() if (home/n).is_file()}, **m['thresholds'])"
 
 clean:
 	rm -rf $(VENV) outputs/.test build dist *.egg-info
