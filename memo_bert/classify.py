@@ -63,7 +63,7 @@ def _find(source, backend):
 
 # %% ../nbs/04_classify.ipynb #02f5b418
 def word_reader(table):
-    "The function `words(text)`: BERT's words of a text one by one, by the `table` of normalize.json; of one over `table['longest']` characters the beginning."
+    "The function `words(text)`: BERT's words of a text one by one, by the `table` of normalize.json; of one over `table['longest']` characters perhaps only the beginning, which is over it, too."
     starts = [r[0] for r in table["ranges"]]
     @lru_cache(maxsize=None)
     def one(c):
