@@ -171,7 +171,7 @@ def train(net, batch_stream, steps, lr, desc, on_step=None, loss_of=own_loss):
     net.to(device()).train()
     decay = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
-    opt = torch.optim.AdamW([dict(params=decay, weight_decay=.01), dict(params=plain, weight_decay=0.)], lr=lr)
+    opt = torch.optim.AdamW([dict(params=decay, weight_decay=.01), dict(params=plain, weight_decay=0.)], lr=lr, fused=True)
     warm = max(1, steps//10)
     plan = torch.optim.lr_scheduler.LambdaLR(opt, lambda i: min((i + 1)/warm, max(0., (steps - i)/max(1, steps - warm))))
     losses = []
