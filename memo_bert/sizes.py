@@ -92,10 +92,11 @@ def sized(preset, vocab_size=8000, seq_len=16, calibration=36):
     Both lie in `outputs/ernie_<preset>/tflite/`. Raises `MemoBertError` for an unknown preset and for a file that fails a check."""
     folder = ModelFolder(f"ernie_{one_of('preset', preset, PRESETS)}")
     def make(tmp):
-        work = ModelFolder(str(random_model(tmp.parent/"random", preset=preset, vocab_size=vocab_size)), root=tmp.parent/"work")
+        work = ModelFolder(str(random_model(folder/"unfinished/random", preset=preset, vocab_size=vocab_size)), root=folder/"unfinished/made")
         table = measure(work, seq_len, calibration)
         tmp.mkdir()
         shutil.move(work/"tflite/model_int8.tflite", tmp/"model_int8.tflite")
         (tmp/"sizes.json").write_text(table.to_json(orient="index", double_precision=6, indent=1), encoding="utf-8")
     path = folder.build("tflite", make, step="sizes", preset=preset, vocab_size=vocab_size, seq_len=seq_len, calibration=calibration)
+    shutil.rmtree(folder/"unfinished", ignore_errors=True)
     return pd.DataFrame(json.loads((path/"sizes.json").read_text(encoding="utf-8"))).T, path/"model_int8.tflite"
