@@ -16,7 +16,7 @@ from .core import MemoBertError, atomic, one_of, quiet
 from .to_tf import saved_model, signature, tf
 from .export import encode
 from .data import load_data
-from .runtime_floor import TYPES, Edit, add_constant, add_tensor, floats, ints, lower, op_name, scales
+from .runtime_floor import TYPES, Edit, add_constant, add_tensor, floats, ints, lower, op_name, scales, times
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -150,21 +150,13 @@ def output_ranges(data, feeds):
     return [np.max(t, axis=0) for t in zip(*tops)]
 
 # %% ../nbs/02_quantize.ipynb #f9de5ed9
-def _times(edit, graph, op, r):
-    "Put a MUL by the float32 constant `r` behind operator `op`."
-    y = op.outputs[0]
-    inner = add_tensor(graph, graph.tensors[y], f"times_{y}")
-    op.outputs = [inner]
-    mul = edit.op("MUL", 1, [inner, add_constant(edit, graph, r, f"times_{y}_r")], y, "MulOptions")
-    graph.operators.insert(graph.operators.index(op) + 1, mul)
-
 def _spread(edit, graph, op, after, r):
     "Give every output channel of integer layer `op` the whole of int8: scales divided by `r`, and a MUL by `r` behind `after`."
     y = op.outputs[0]
     scaled = lambda i, part: add_tensor(graph, (t := graph.tensors[i]), f"spread_{y}_{part}", buffer=t.buffer, scale=np.array(t.quantization.scale, np.float32)/r)
     op.inputs = [op.inputs[0], scaled(op.inputs[1], "w"), *(scaled(i, "b") if i >= 0 else i for i in op.inputs[2:3])]
     graph.tensors[y].quantization = scales([1/127])
-    _times(edit, graph, after, r)
+    times(edit, graph, after, r)
 
 def equalize_outputs(data, feeds, least=4):
     "TFLite bytes in which the outputs of the integer dense layers with a channel `least` times as wide as the median one are equalized."
@@ -212,7 +204,7 @@ def column_scales(data, exact, least=LARGE):
             c = np.maximum(np.abs(w).max(0)/127, 1e-9).astype(np.float32)
             table.buffer = edit.buffer(np.round(w/c).astype(np.int8).tobytes())
             table.quantization = rows.quantization = scales([1.])
-            for u in [u for u in g.operators if o.outputs[0] in ints(u.inputs)]: _times(edit, g, u, c)
+            for u in [u for u in g.operators if o.outputs[0] in ints(u.inputs)]: times(edit, g, u, c)
         used = {*ints(g.outputs), *(i for o in g.operators for i in ints(o.inputs))}
         g.operators = [o for o in g.operators if edit.name(o) != "DEQUANTIZE" or o.outputs[0] in used]
     return edit.bytes()
