@@ -13,7 +13,7 @@ env: $(VENV)/ready
 $(VENV)/ready: settings.ini setup.py constraints.txt
 	$(PYTHON) -c "import sys; assert (3, 10) <= sys.version_info[:2] <= (3, 11), 'memo_bert needs Python 3.10 or 3.11; name one: make PYTHON=python3.11'"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[workbook,dev]"
+	$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable ".[workbook,dev]"
 	touch $@
 
 run: env            ## every notebook headless, then the table of results
