@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SPECIAL', 'PUNCTUATION', 'gb2312_level1', 'build_vocab', 'make_tokenizer', 'save_checkpoint', 'read_model', 'place',
            'checkpoint', 'predict', 'label_ids', 'score', 'device', 'batches', 'own_loss', 'train', 'review_texts',
-           'company', 'ppmi', 'character_vectors', 'mask_tokens', 'mlm_stream', 'nano_config', 'masked_loss',
-           'pretrain', 'memo_stream', 'finetune', 'average', 'from_nothing', 'new_head']
+           'company', 'ppmi', 'character_vectors', 'mask_tokens', 'pad_batch', 'mlm_stream', 'nano_config',
+           'masked_loss', 'pretrain', 'memo_stream', 'finetune', 'average', 'from_nothing', 'new_head']
 
 # %% ../nbs/00b_finetune.ipynb #690630a8
 import importlib.util, json, math
@@ -225,7 +225,8 @@ def mask_tokens(ids, tokenizer, rng, share=.25):
     return masked, np.where(hidden, ids, -100)
 
 # %% ../nbs/00b_finetune.ipynb #c763fc10
-def _padded(ids, tokenizer):
+def pad_batch(ids, tokenizer):
+    "(ids, attention mask), int64 `[n, longest]`, of lists of token ids."
     x = tokenizer.pad({"input_ids": ids}, return_tensors="np")
     return x["input_ids"].astype(np.int64), x["attention_mask"].astype(np.int64)
 
@@ -234,7 +235,7 @@ def mlm_stream(texts, tokenizer, batch_size, rng, max_length=48):
     ids = tokenizer(texts, truncation=True, max_length=max_length).input_ids
     while True:
         for at in batches([len(i) for i in ids], batch_size, rng):
-            x, mask = _padded([ids[i] for i in at], tokenizer)
+            x, mask = pad_batch([ids[i] for i in at], tokenizer)
             masked, target = mask_tokens(x, tokenizer, rng)
             yield {k: torch.from_numpy(v) for k, v in dict(input_ids=masked, attention_mask=mask, labels=target).items()}
 
@@ -268,7 +269,7 @@ def memo_stream(texts, ids, tokenizer, batch_size, rng, max_length):
     tokens = tokenizer(texts, truncation=True, max_length=max_length).input_ids
     while True:
         for at in batches([len(t) for t in tokens], batch_size, rng):
-            x, mask = _padded([tokens[i] for i in at], tokenizer)
+            x, mask = pad_batch([tokens[i] for i in at], tokenizer)
             hide = (rng.random(x.shape) < rng.uniform(0, .2, (len(x), 1))) & ~np.isin(x, tokenizer.all_special_ids)
             x[hide] = tokenizer.mask_token_id
             yield dict(input_ids=torch.from_numpy(x), attention_mask=torch.from_numpy(mask), labels=torch.tensor(ids[at]))

@@ -140,7 +140,7 @@ def learned(fake):
     found = {f"{n}.weight": m.parametrizations.weight[0].values()[0] for n, m in fake.named_modules() if parametrize.is_parametrized(m)}
     for n, m in _linears(fake).items():
         for part in ("input", "output"): found[f"{n}.{part}"], found[f"{n}.{part}_zero"] = getattr(m, f"fake_{part}").values()
-    return {n: v.detach().float().clone() if "zero" not in n else v.int().clone() for n, v in found.items()}
+    return {n: v[:1].int().clone() if n.endswith("_zero") else v.detach().float().clone() for n, v in found.items()}
 
 def plain(fake):
     "(the ordinary model with rounded weights, its scales) of a fake-quantized model."
