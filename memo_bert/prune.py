@@ -105,7 +105,7 @@ def importance(net, tokenizer, texts, batch_size=32, max_length=64, seed=0):
     "How far each head `[layers, heads]` and FFN neuron `[layers, neurons]` moves the answers to `texts`: {heads, neurons}, float32, mean over batches."
     net, random, found = copy.deepcopy(net).to(device()).eval(), torch.Generator().manual_seed(seed), []
     for i in range(0, len(texts), batch_size):
-        x = tokenizer(list(texts[i:i + batch_size]), padding=True, truncation=True, max_length=max_length, return_tensors="pt").to(device())
+        x = tokenizer(list(texts[i:i + batch_size]), padding=True, truncation=True, max_length=min(max_length, net.config.max_position_embeddings), return_tensors="pt").to(device())
         net.zero_grad()
         sum((a*(torch.randint(0, 2, a.shape, generator=random)*2 - 1).to(a)).sum() for a in answers(net, x).values()).backward()
         found.append([torch.stack(g).detach().abs().cpu() for g in zip(*map(gates, layers_of(net)))])
