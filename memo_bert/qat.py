@@ -142,14 +142,25 @@ def learned(fake):
         for part in ("input", "output"): found[f"{n}.{part}"], found[f"{n}.{part}_zero"] = getattr(m, f"fake_{part}").values()
     return {n: v[:1].int().clone() if n.endswith("_zero") else v.detach().float().clone() for n, v in found.items()}
 
+def _kept(net, rows):
+    "`rows` {layer: float32 `[out]`} of the Linear layers of `net` without those that `narrow` takes away."
+    net = copy.deepcopy(net)
+    for n, m in _linears(net).items(): m.bias = torch.nn.Parameter(rows[n].clone())
+    return {n: m.bias.detach() for n, m in _linears(narrow(net)).items()}
+
 def plain(fake):
     "(the ordinary model with rounded weights, its scales) of a fake-quantized model."
     net = copy.deepcopy(fake).cpu().eval()
     for m in [m for m in net.modules() if parametrize.is_parametrized(m)]: parametrize.remove_parametrizations(m, "weight")
-    for m in _linears(net).values():
+    scales = learned(fake)
+    for n, m in _linears(net).items():
         del m.fake_input, m.fake_output
         m._forward_pre_hooks.clear(); m._forward_hooks.clear()
-    return widen(net), learned(fake)
+        if m.bias is not None: grid = scales[f"{n}.input"]*scales[f"{n}.weight"]; m.bias.data = torch.round(m.bias.data/grid)*grid
+    for part in ("weight", "output"):
+        rows = _kept(net, {n: scales[f"{n}.{part}"].expand(m.out_features) for n, m in _linears(net).items()})
+        scales |= {f"{n}.{part}": r for n, r in rows.items() if len(scales[f"{n}.{part}"]) > 1}
+    return widen(net), scales
 
 # %% ../nbs/00e_qat.ipynb #18896a86
 def _set(fake, scale, zero=None):
