@@ -140,12 +140,12 @@ def _widened(edit, g, rows, y, scale, at):
 
 # %% ../nbs/02h_learned_scales.ipynb #d82ecd60
 def learned_tflite(data, layers, mode, least=65_536):
-    """TFLite bytes of the float file `data` in `mode`, dynamic_int8 or int8, on the scales of `layers` (see `learned_scales`).
+    """TFLite bytes of the float file `data` in `mode`, dynamic_int8 or int8, on the scales of `layers` (see `learned_scales`); with tables alone, products stay float.
 
     Raises `MemoBertError` naming a dense layer without scales, or scales without a layer."""
     edit = Edit(data)
     for g in edit.model.subgraphs:
-        _dense(edit, g, layers, mode)
+        if not all(l.table for l in layers.values()): _dense(edit, g, layers, mode)
         _looked_up(edit, g, layers, least)
     return edit.bytes()
 
@@ -192,16 +192,16 @@ def _dense_nodes(out, node, y, n, l):
 
 # %% ../nbs/02h_learned_scales.ipynb #dc9d413f
 def learned_onnx(model, layers, least=65_536):
-    """A copy of the float ONNX `model` (ModelProto) in QDQ form, opset 13 or newer, on the scales of `layers` (see `learned_scales`).
+    """A copy of the float ONNX `model` (ModelProto) in QDQ form, opset 13 or newer, on the scales of `layers` (see `learned_scales`); with tables alone, products stay float.
 
     Raises `MemoBertError` naming a matrix product without scales, or scales without one."""
     with quiet(): m = onnx.version_converter.convert_version(model, 13) if model.opset_import[0].version < 13 else onnx.ModelProto.FromString(model.SerializeToString())
     constants, users, found, gone = _constants(m.graph), {}, set(), set()
     for n in m.graph.node:
         for i in n.input: users.setdefault(i, []).append(n)
-    out = _Nodes(m.graph)
+    out, products = _Nodes(m.graph), not all(l.table for l in layers.values())
     for node in m.graph.node:
-        if (layer := _constant_layer(node, constants, users)) is not None:
+        if products and (layer := _constant_layer(node, constants, users)) is not None:
             n = next((n for n, l in layers.items() if not l.table and _equal(layer[0], l.floats)), None)
             if n is None: raise MemoBertError(f"The weights of {node.name} {list(layer[0].shape)} are those of no layer with learned scales; build the files of this checkpoint again.")
             found.add(n); gone.add(id(layer[1]))
