@@ -126,7 +126,7 @@ def place(folder, net, tokenizer, **how):
 def checkpoint(folder):
     "The path of the folder's `model.safetensors`, brought in from `folder.model` unless it is there."
     row, there = folder.row("model.safetensors"), folder/"model.safetensors"
-    if there.exists() and row.get("step") == "finetune" and row["sha256"] == sha256(there): return there
+    if there.exists() and row.get("step", "checkpoint") != "checkpoint" and row["sha256"] == sha256(there): return there
     where, pickle = _source(folder.model)
     source = sha256(pickle or where) if Path(where).exists() else str(where)
     if folder.is_current("model.safetensors", dict(step="checkpoint", params=dict(source=source))): return there

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OURS', 'TASKS', 'JointOutput', 'JointErnie', 'JointBert', 'MlpErnie', 'MlpBert', 'task', 'is_classifier',
-           'model_class', 'output_names', 'layers', 'narrow', 'widen']
+           'model_class', 'output_names', 'take_heads', 'take_neurons', 'layers', 'narrow', 'widen']
 
 # %% ../nbs/00g_heads.ipynb #8835d7a4
 import copy
@@ -102,14 +102,16 @@ def _take(linear, rows=None, columns=None):
     linear.weight, linear.bias = (nn.Parameter(t.detach().clone(), linear.weight.requires_grad) for t in (weight, bias))
     linear.out_features, linear.in_features = weight.shape
 
-def _take_heads(attention, heads):
+def take_heads(attention, heads):
+    "Leave the attention module of a layer the heads of this list, in its order; -1 is a new one of zeros."
     size = attention.self.attention_head_size
     at = [h*size + i if h >= 0 else -1 for h in heads for i in range(size)]
     for linear in (attention.self.query, attention.self.key, attention.self.value): _take(linear, rows=at)
     _take(attention.output.dense, columns=at)
     attention.self.num_attention_heads, attention.self.all_head_size = len(heads), len(at)
 
-def _take_neurons(layer, neurons):
+def take_neurons(layer, neurons):
+    "Leave `layer` the FFN neurons of this list, in its order; -1 is a new one of zeros."
     _take(layer.intermediate.dense, rows=neurons)
     _take(layer.output.dense, columns=neurons)
 
@@ -128,8 +130,8 @@ def narrow(net):
     for layer in layers(net):
         attention, dense = layer.attention, layer.output.dense
         heads, neurons = _used(attention.output.dense.weight, attention.self.attention_head_size), _used(dense.weight, 1)
-        if len(heads) < attention.self.num_attention_heads: _take_heads(attention, heads)
-        if len(neurons) < dense.in_features: _take_neurons(layer, neurons)
+        if len(heads) < attention.self.num_attention_heads: take_heads(attention, heads)
+        if len(neurons) < dense.in_features: take_neurons(layer, neurons)
     return net
 
 # %% ../nbs/00g_heads.ipynb #10520df4
@@ -138,6 +140,6 @@ def widen(net):
     net, config = copy.deepcopy(net), net.config
     for layer in layers(net):
         heads, neurons = layer.attention.self.num_attention_heads, layer.output.dense.in_features
-        if heads < config.num_attention_heads: _take_heads(layer.attention, [*range(heads), *[-1]*(config.num_attention_heads - heads)])
-        if neurons < config.intermediate_size: _take_neurons(layer, [*range(neurons), *[-1]*(config.intermediate_size - neurons)])
+        if heads < config.num_attention_heads: take_heads(layer.attention, [*range(heads), *[-1]*(config.num_attention_heads - heads)])
+        if neurons < config.intermediate_size: take_neurons(layer, [*range(neurons), *[-1]*(config.intermediate_size - neurons)])
     return net

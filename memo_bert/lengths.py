@@ -10,7 +10,8 @@ import copy, tempfile
 import numpy as np, pandas as pd
 from .core import MemoBertError, ModelFolder
 from .finetune import checkpoint
-from .quantize import MODES, calibration_feeds, convert, finish
+from .learned_scales import FILE, learned_tflite, scales_of
+from .quantize import INT8, LARGE, MODES, calibration_feeds, convert, finish
 from .runtime_floor import Edit, schema
 from .to_tf import saved_model
 
@@ -60,13 +61,14 @@ LENGTHS = (16, 32, 64, 128)
 def lengths_file(folder, mode="dynamic_int8", lengths=LENGTHS, activation="gelu_new", data="memo", calibration=128, target_runtime=None):
     "The folder's `tflite/model_<mode>_lengths.tflite`, with a signature for each of `lengths`."
     checkpoint(folder)
-    target = target_runtime or MODES[mode].runtime
+    target, layers = target_runtime or MODES[mode].runtime, scales_of(folder) if mode in INT8 else None
     def raw(n, memos):
-        with tempfile.TemporaryDirectory() as d: return convert(saved_model(ModelFolder(str(folder.path), root=d), n, activation=activation), mode, memos)
+        with tempfile.TemporaryDirectory() as d: return convert(saved_model(ModelFolder(str(folder.path), root=d), n, activation=activation), "fp32" if layers else mode, memos)
     def make(tmp):
-        memos = calibration_feeds(folder, max(lengths), data, calibration) if MODES[mode].calibrated else None
+        memos = calibration_feeds(folder, max(lengths), data, calibration) if MODES[mode].calibrated and not layers else None
         one = lambda n: memos and {k: v[:1, :n] for k, v in memos.items()}
         files = {n: raw(n, memos if n == max(lengths) else one(n)) for n in lengths}
-        tmp.write_bytes(finish(merge(files), mode, target, memos))
-    return folder.build(f"tflite/model_{mode}_lengths.tflite", make, step="lengths", parents=["model.safetensors"],
+        whole = learned_tflite(merge(files), layers, mode, LARGE) if layers else merge(files)
+        tmp.write_bytes(finish(whole, mode, target, memos))
+    return folder.build(f"tflite/model_{mode}_lengths.tflite", make, step="lengths", parents=["model.safetensors", *([FILE] if layers else [])],
                         mode=mode, lengths=list(lengths), activation=activation, data=data, calibration=calibration, target_runtime=target)

@@ -27,14 +27,17 @@ RECIPES = {
 }
 
 # %% ../nbs/02a_quantize_onnx.ipynb #1c343830
-def quantize_onnx(onnx_path, path, recipe="int8"):
+def quantize_onnx(onnx_path, path, recipe="int8", layers=None):
     """Write the float ONNX file `onnx_path` as `path` with 8-bit weights by one of `RECIPES`; returns the `Path`.
 
-    Inputs, outputs and their dtypes stay. Raises `MemoBertError` for an unknown recipe or a file that is not a float ONNX model."""
+    Inputs, outputs and their dtypes stay. `layers`: the scales learned in training (see [02h](02h_learned_scales.ipynb)), which int8 takes as they are. Raises `MemoBertError` for an unknown recipe or a file that is not a float ONNX model."""
     r = RECIPES[one_of("recipe", recipe, RECIPES)]
     if any(n.op_type in ("DynamicQuantizeLinear", "QuantizeLinear") for n in load_graph(onnx_path).graph.node):
         raise MemoBertError(f"{Path(onnx_path).name} is quantized already; give the float model.")
     with atomic(path) as tmp, quiet():
+        if layers and recipe == "int8":
+            onnx.save(learned_onnx(load_graph(onnx_path), layers), tmp)
+            return Path(path)
         source = Path(onnx_path)
         if r.prepare: quant_pre_process(str(source), str(source := tmp.with_suffix(".prepared.onnx")), skip_symbolic_shape=True)
         quantize_dynamic(str(source), str(tmp), **r.options)
@@ -48,11 +51,12 @@ def quantize_onnx(onnx_path, path, recipe="int8"):
 def pc_file(folder, recipe="int8", seq_len=128, opset=12, activation="gelu_new"):
     "The folder's `onnx/model_<recipe>.onnx`, which takes 1 to `seq_len` tokens, with everything before it."
     source = onnx_file(folder, seq_len, opset, activation, free=True)
+    learned = [FILE] if recipe == "int8" and (folder/FILE).exists() else []
     def make(tmp):
         onnx.save(apply_passes(load_graph(source), "first_token")[0], short := tmp.with_suffix(".short.onnx"))
-        quantize_onnx(short, tmp, recipe)
-        check_file(folder, f"model_{recipe}.onnx", lambda x: run_onnx(tmp, x), seq_len, activation, UNRELATED)
-    return folder.build(f"onnx/model_{one_of('recipe', recipe, RECIPES)}.onnx", make, step="quantize_onnx", parents=["onnx/model_free.onnx"], recipe=recipe)
+from .export import UNRELATED, check_file, onnx_file
+from .graph import apply_passes, load_graph
+from .learned_scales import FILE, learned_onnx, scales_of
 
 # %% ../nbs/02a_quantize_onnx.ipynb #ccca59d9
 def open_onnx(path, threads=1, optimize=True):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RELEASES', 'NAMES', 'TYPES', 'STEPS', 'RUNTIMES', 'TRY', 'ints', 'op_name', 'release', 'release_of', 'op_versions',
-           'runtime_floor', 'Aligned', 'Edit', 'Once', 'scales', 'add_tensor', 'add_constant', 'replace', 'floats',
-           'unfuse_gelu', 'scale_rows', 'as_convolution', 'lower', 'python_for', 'side_environment', 'run_on']
+           'runtime_floor', 'Aligned', 'Edit', 'Once', 'scales', 'add_tensor', 'add_constant', 'times', 'replace',
+           'floats', 'unfuse_gelu', 'scale_rows', 'as_convolution', 'lower', 'python_for', 'side_environment', 'run_on']
 
 # %% ../nbs/02b_runtime_floor.ipynb #c2e9adc6
 import copy, json, os, shutil, subprocess, sys, tempfile
@@ -168,6 +168,14 @@ def add_constant(edit, graph, array, name, scale=()):
     t.type, t.quantization = kinds[array.dtype.name], scales(scale) if len(scale) else schema.QuantizationParametersT()
     graph.tensors.append(t)
     return len(graph.tensors) - 1
+
+def times(edit, graph, op, r):
+    "Put a MUL by the float32 constant `r` behind operator `op`."
+    y = op.outputs[0]
+    inner = add_tensor(graph, graph.tensors[y], f"times_{y}")
+    op.outputs = [inner]
+    mul = edit.op("MUL", 1, [inner, add_constant(edit, graph, r, f"times_{y}_r")], y, "MulOptions")
+    graph.operators.insert(graph.operators.index(op) + 1, mul)
 
 # %% ../nbs/02b_runtime_floor.ipynb #cf7b0884
 def replace(edit, name, by):
