@@ -236,7 +236,7 @@ def joint_loss(net, intents, tags, **x):
     out = net(**x)
     return cross_entropy(out.intent_logits.float(), intents) + 2*cross_entropy(out.slot_logits.float().flatten(0, 1), tags.flatten(), ignore_index=-100)
 
-def train_joint(net, tokenizer, splits, epochs=20, batch_size=32, lr=5e-4, max_length=48, seed=0):
+def train_joint(net, tokenizer, splits, epochs=20, batch_size=32, lr=2e-4, max_length=48, seed=0):
     "Train joint model `net` on `splits['train']`; returns one dict an eighth of the way: epoch, loss, and the scores on `splits['val']`."
     torch.manual_seed(seed)
     rows, history, per_epoch = splits["train"], [], math.ceil(len(splits["train"])/batch_size)
