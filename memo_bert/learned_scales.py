@@ -7,6 +7,7 @@ __all__ = ['Rounded', 'learned_scales', 'scales_of', 'learned_tflite', 'learned_
 
 # %% ../nbs/02h_learned_scales.ipynb #1bebab43
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 import numpy as np, onnx, onnx.version_converter
 from onnx import helper, numpy_helper
@@ -27,7 +28,7 @@ class Rounded:
     def spread(self): return np.float32(127)*self.output if len(self.output) > 1 else np.ones(1, np.float32)
     @property
     def integer_bias(self): return np.round(self.bias/(np.float32(self.input)*self.scale)).astype(np.int32)
-    @property
+    @cached_property
     def floats(self): return self.weights*(self.scale if self.table else self.scale[:, None])
 
 # %% ../nbs/02h_learned_scales.ipynb #cc0b3488
@@ -63,7 +64,7 @@ def _whose(edit, g, op, layers):
     w = floats(edit, g.tensors[op.inputs[1]])
     for factor, x in _products(edit, g, op.inputs[0]):
         for n, l in layers.items():
-            if not l.table and l.weights.shape == w.shape and _equal(w, (l.floats*factor).astype(np.float32)): return n, x
+            if not l.table and l.weights.shape == w.shape and _equal(w[:1], l.floats[:1]*factor) and _equal(w, l.floats*factor): return n, x
     raise MemoBertError(f"The weights of {g.tensors[op.outputs[0]].name.decode()} {list(w.shape)} are those of no layer with learned scales; build the files of this checkpoint again.")
 
 # %% ../nbs/02h_learned_scales.ipynb #5bf27cbd
@@ -255,9 +256,9 @@ def _layer_read(edit, g, op):
 def _read_tflite(data):
     edit, found = Edit(data), {}
     is_int8 = lambda g, i: g.tensors[i].type == schema.TensorType.INT8 and edit.constant(g.tensors[i]) is not None
-    for g in edit.model.subgraphs:
+    for k, g in enumerate(edit.model.subgraphs):
         for op in g.operators:
-            name = lambda i: g.tensors[i].name.decode()
+            name = lambda i: g.tensors[i].name.decode() + (f" (graph {k})" if k else "")
             if edit.name(op) in ("FULLY_CONNECTED", "CONV_2D") and is_int8(g, op.inputs[1]): found[name(op.inputs[1])] = _layer_read(edit, g, op)
             elif edit.name(op) in ("GATHER", "DEQUANTIZE") and is_int8(g, op.inputs[0]):
                 t = g.tensors[op.inputs[0]]
@@ -316,11 +317,11 @@ def check_scales(folder, path):
     Layers are recognised by their integers. Tables that a file keeps in float (small ones) are passed over."""
     found, count, seen = read_scales(path), 0, set()
     for n, want in learned_scales(folder).items():
-        at = [t for t, got in found.items() if t not in seen and got.table <= want.table | (got.input is None) and _same_weights(want, got)]
-        if not at and want.table: continue
-        if not at: raise MemoBertError(f"{Path(path).name} has no int8 weights like those learned for {n}; build it again from this checkpoint.")
-        seen.add(at[0])
-        if said := _differs(n, want, found[at[0]]): raise MemoBertError(f"{Path(path).name}, tensor {at[0]}: {said}; build it again from this checkpoint.")
-        count += sum(np.size(getattr(found[at[0]], p)) for p in ("scale", "input", "output") if getattr(found[at[0]], p) is not None)
+        at = [t for t, got in found.items() if (got.table or not want.table) and _same_weights(want, got)]
+        if not at and not want.table: raise MemoBertError(f"{Path(path).name} has no int8 weights like those learned for {n}; build it again from this checkpoint.")
+        for t in at:
+            if said := _differs(n, want, found[t]): raise MemoBertError(f"{Path(path).name}, tensor {t}: {said}; build it again from this checkpoint.")
+            count += sum(np.size(getattr(found[t], p)) for p in ("scale", "input", "output") if getattr(found[t], p) is not None)
+        seen |= {*at}
     if strange := sorted({t for t, got in found.items() if not got.table} - seen): raise MemoBertError(f"{Path(path).name}, tensor {strange[0]}: no layer of the checkpoint has these int8 weights; build it again.")
     return count
