@@ -14,6 +14,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from .core import MemoBertError, atomic, one_of, quiet
 from .export import UNRELATED, check_file, onnx_file
 from .graph import apply_passes, load_graph
+from .learned_scales import FILE, learned_onnx, scales_of
 
 # %% ../nbs/02a_quantize_onnx.ipynb #6ba242db
 @dataclass(frozen=True)

@@ -169,6 +169,7 @@ def add_constant(edit, graph, array, name, scale=()):
     graph.tensors.append(t)
     return len(graph.tensors) - 1
 
+# %% ../nbs/02b_runtime_floor.ipynb #7c1e5d02
 def times(edit, graph, op, r):
     "Put a MUL by the float32 constant `r` behind operator `op`."
     y = op.outputs[0]
