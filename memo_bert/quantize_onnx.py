@@ -55,9 +55,9 @@ def pc_file(folder, recipe="int8", seq_len=128, opset=12, activation="gelu_new")
     learned = [FILE] if recipe == "int8" and (folder/FILE).exists() else []
     def make(tmp):
         onnx.save(apply_passes(load_graph(source), "first_token")[0], short := tmp.with_suffix(".short.onnx"))
-from .export import UNRELATED, check_file, onnx_file
-from .graph import apply_passes, load_graph
-from .learned_scales import FILE, learned_onnx, scales_of
+        quantize_onnx(short, tmp, recipe, scales_of(folder) if learned else None)
+        check_file(folder, f"model_{recipe}.onnx", lambda x: run_onnx(tmp, x), seq_len, activation, UNRELATED)
+    return folder.build(f"onnx/model_{one_of('recipe', recipe, RECIPES)}.onnx", make, step="quantize_onnx", parents=["onnx/model_free.onnx", *learned], recipe=recipe)
 
 # %% ../nbs/02a_quantize_onnx.ipynb #ccca59d9
 def open_onnx(path, threads=1, optimize=True):
