@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from .core import MemoBertError, atomic, one_of, quiet
 from .to_tf import saved_model, signature, tf
-from .export import encode
+from .export import UNRELATED, check_file, encode
 from .data import load_data
 from .runtime_floor import TYPES, Edit, add_constant, add_tensor, floats, ints, lower, op_name, scales
 from ai_edge_litert import schema_py_generated as schema
@@ -256,7 +256,9 @@ def tflite_file(folder, mode="dynamic_int8", seq_len=128, activation="gelu_new",
     one_of("mode", mode, MODES)
     sm, params = saved_model(folder, seq_len, activation=activation), dict(mode=mode, target_runtime=target_runtime or MODES[mode].runtime)
     if MODES[mode].calibrated: params |= dict(data=data, calibration=calibration)
-    def make(tmp): quantize(sm, tmp, mode, calibration_feeds(folder, seq_len, data, calibration) if MODES[mode].calibrated else None, params["target_runtime"])
+    def make(tmp):
+        quantize(sm, tmp, mode, calibration_feeds(folder, seq_len, data, calibration) if MODES[mode].calibrated else None, params["target_runtime"])
+        check_file(folder, f"model_{mode}.tflite", lambda x: run_tflite(tmp, x), seq_len, activation, UNRELATED if "int8" in MODES[mode].weights else .01)
     return folder.build(f"tflite/model_{mode}.tflite", make, step="quantize", parents=["saved_model"], **params)
 
 def calibration_feeds(folder, seq_len, data, n):
