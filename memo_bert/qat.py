@@ -148,10 +148,16 @@ def _kept(net, rows):
     for n, m in _linears(net).items(): m.bias = torch.nn.Parameter(rows[n].clone())
     return {n: m.bias.detach() for n, m in _linears(narrow(net)).items()}
 
+def _ordinary(m):
+    "Give `m` its rounded weight and its own class again; torch's `remove_parametrizations` would break the model that `m` was copied from."
+    weight, kind = m.weight.detach().clone(), parametrize.type_before_parametrizations(m)
+    del m.parametrizations
+    m.__class__, m.weight = kind, torch.nn.Parameter(weight)
+
 def plain(fake):
     "(the ordinary model with rounded weights, its scales) of a fake-quantized model."
     net = copy.deepcopy(fake).cpu().eval()
-    for m in [m for m in net.modules() if parametrize.is_parametrized(m)]: parametrize.remove_parametrizations(m, "weight")
+    for m in [m for m in net.modules() if parametrize.is_parametrized(m)]: _ordinary(m)
     scales = learned(fake)
     for n, m in _linears(net).items():
         del m.fake_input, m.fake_output
