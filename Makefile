@@ -1,12 +1,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-NBS    := 00_core 00a_data 00b_finetune 00f_vocabulary 01_export 01a_graph 01b_gather_int32 01c_unsqueeze_11 01e_bounded_mask 01f_first_token 01d_to_tf 02_quantize 02a_quantize_onnx 02b_runtime_floor 02c_metadata 02d_lengths 02e_inspect 02f_delegates 02g_text_in 03_evaluate 03a_gate 03b_encoder 03c_ladder 03d_calibration 03e_variance 03f_sweep 03g_report 03h_costs 04_classify 04a_tokens 04b_archive 04c_cluster 04d_browser 05_command index
+NBS    := 00_core 00a_data 00f_vocabulary 00g_heads 00b_finetune 00c_prune 00d_joint 00e_qat 01_export 01a_graph 01b_gather_int32 01c_unsqueeze_11 01e_bounded_mask 01f_first_token 01d_to_tf 02_quantize 02a_quantize_onnx 02b_runtime_floor 02c_metadata 02d_lengths 02e_inspect 02f_delegates 02g_text_in 02h_learned_scales 03_evaluate 03a_gate 03b_encoder 03c_ladder 03d_calibration 03e_variance 03f_sweep 03g_report 03h_costs 03i_compress 03j_sizes 03k_other_heads 04_classify 04a_tokens 04b_archive 04c_cluster 04d_browser 05_command index
 RUNS   := outputs/memo/runs
 CHROMIUM := $(firstword $(foreach c,chromium chromium-browser google-chrome,$(shell command -v $(c) 2>/dev/null)))
 NPM    := $(shell command -v npm 2>/dev/null)
 
-.PHONY: run test runtimes clients node browser cluster install env clean export notebooks bundle
+.PHONY: run test package-tests notebook-tests runtimes clients node browser cluster install env clean export notebooks bundle
 
 env: $(VENV)/ready
 
@@ -22,9 +22,14 @@ run: env            ## every notebook headless, then the table of results
 	for m in fp32 fp16 int8 int16x8; do echo "== 02_quantize mode $$m" && $(BIN)/papermill --cwd nbs --progress-bar nbs/02_quantize.ipynb $(RUNS)/02_quantize.$$m.ipynb -p mode $$m || exit 1; done
 	$(BIN)/python -c "import json; from memo_bert.report import results_table; print(results_table(json.load(open('outputs/memo/report.json'))['artefacts']))"
 
-test: env           ## notebooks in step with the package, their assertions, pytest, one headless run
+test: env           ## pytest; beside it what the notebooks assert, and one headless run
+	$(MAKE) --jobs 2 --output-sync=target package-tests notebook-tests
+
+package-tests: env
 	$(BIN)/pytest -q -m "not clients and not runtimes and not node and not ray and not install$(if $(and $(CHROMIUM),$(NPM)),, and not browser)" tests
-	MEMO_BERT_OUTPUTS=$(CURDIR)/outputs/.test $(BIN)/nbdev_test --n_workers 1 --timing --skip_file_re '^(01f_first_token|02b_runtime_floor|02c_metadata|02[fg]_|03|04[a-d]_|index)'
+
+notebook-tests: env
+	MEMO_BERT_OUTPUTS=$(CURDIR)/outputs/.test $(BIN)/nbdev_test --n_workers 1 --timing --skip_file_re '^(00[cde]_|01f_first_token|02b_runtime_floor|02c_metadata|02[fgh]_|03|04[a-d]_|index)'
 	mkdir -p outputs/.test && cd nbs && MEMO_BERT_OUTPUTS=$(CURDIR)/outputs/.test $(abspath $(BIN))/papermill --progress-bar 02_quantize.ipynb $(CURDIR)/outputs/.test/02_quantize.int8.ipynb -p mode int8
 
 runtimes: env       ## files for old runtimes on the runtimes themselves, as far as there are Pythons for them (fetches them)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 import numpy as np
-from .core import MemoBertError, assets, check_manifest, one_of, quiet, read_manifest, well_formed
+from .core import MemoBertError, assets, check_manifest, one_label, one_of, quiet, read_manifest, well_formed
 
 # %% ../nbs/04_classify.ipynb #8ddcb0f5
 def open_onnx(path, threads):
@@ -153,6 +153,7 @@ class MemoClassifier:
             with quiet(): self._logits, self.inputs, self.lengths = BACKENDS[self.backend][0](self.path, threads)
         except MemoBertError: raise
         except Exception as e: raise MemoBertError(f"{self.path.name} could not be opened by {self.backend}: {str(e).splitlines()[0]}") from e
+        one_label(home)
         self.labels = (home/"labels.txt").read_text(encoding="utf-8").splitlines()
         self.seq_len = max(self.lengths)
         self.ids, self.pad = open_tokenizer(home, self.seq_len)

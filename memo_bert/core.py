@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TOOLCHAIN', 'TOKENIZER_FILES', 'MemoBertError', 'one_of', 'well_formed', 'project_root', 'outputs_root', 'assets',
            'model_name', 'atomic', 'sha256', 'nbytes', 'versions', 'machine', 'ModelFolder', 'entry', 'read_manifest',
-           'write_manifest', 'check_manifest', 'keep_scores', 'kept_scores', 'quiet', 'side_by_side', 'figure_style',
-           'save_figure']
+           'write_manifest', 'check_manifest', 'one_label', 'keep_scores', 'kept_scores', 'quiet', 'side_by_side',
+           'figure_style', 'save_figure']
 
 # %% ../nbs/00_core.ipynb #4f3ca1aa
 import hashlib, json, logging, os, platform, shutil, tempfile, time, warnings
@@ -208,6 +208,17 @@ def check_manifest(home, *files):
     for f in files:
         if f not in listed: raise MemoBertError(f"{f} is not in the manifest of {Path(home).name}: it is of another checkpoint or was put there by hand; make it again.")
         if listed[f]["sha256"] != sha256(Path(home)/f): raise MemoBertError(f"{f} is not the file in the manifest of {Path(home).name}: files of different models are mixed; copy the whole folder again.")
+
+# %% ../nbs/00_core.ipynb #9d63278c
+def one_label(home):
+    "Raise `MemoBertError` where config.json in the model folder `home` is of a model that gives a text something else than one label."
+    f = Path(home)/"config.json"
+    try: config = json.loads(f.read_text(encoding="utf-8")) if f.exists() else {}
+    except ValueError as e: raise MemoBertError(f"{f} is damaged; copy the model folder again.") from e
+    name = (config.get("architectures") or ["ForSequenceClassification"])[0]
+    several = config.get("problem_type") == "multi_label_classification"
+    if several or not name.startswith("Mlp") and not name.endswith("ForSequenceClassification"):
+        raise MemoBertError(f"{Path(home).name} is of class {name}{' with several labels a text' if several else ''}; this is for classifiers, which give a text one label.")
 
 # %% ../nbs/00_core.ipynb #fc435877
 def keep_scores(folder, client, texts, scores):

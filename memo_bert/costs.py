@@ -14,7 +14,7 @@ import numpy as np, torch
 from transformers import ErnieForSequenceClassification
 from .core import MemoBertError, ModelFolder, one_of, quiet, side_by_side
 from .data import LABELS
-from .finetune import make_tokenizer, nano_config, save_checkpoint
+from .finetune import build_vocab, make_tokenizer, preset_config, save_checkpoint
 from .quantize import open_tflite, tflite_file
 from .quantize_onnx import open_onnx
 
@@ -112,12 +112,13 @@ def footprint(path, feeds, way="plain"):
     return json.loads(out.stdout.split("FOUND")[1])
 
 # %% ../nbs/03h_costs.ipynb #22eb4044
-def random_model(path, layers, seed=0):
-    "Write an untrained classifier of the bundled model's shape with `layers` layers and a small vocabulary as a model folder; returns `path`."
+def random_model(path, layers=None, preset="nano", vocab_size=405, seed=0):
+    "Write an untrained classifier in the shape `preset`, with `layers` layers or its own, as a model folder; returns `path`."
     torch.manual_seed(seed)
-    tokenizer = make_tokenizer(["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *map(chr, range(0x4e00, 0x4e00 + 400))])
-    config = nano_config(len(tokenizer), LABELS)
-    config.num_hidden_layers = layers
+    tokens = build_vocab([])[:vocab_size]
+    tokenizer = make_tokenizer(tokens + [f"[unused{i}]" for i in range(vocab_size - len(tokens))])
+    config = preset_config(preset, vocab_size, LABELS)
+    config.num_hidden_layers, config.initializer_range = layers or config.num_hidden_layers, config.hidden_size**-.5
     save_checkpoint(ErnieForSequenceClassification(config), tokenizer, path)
     return path
 

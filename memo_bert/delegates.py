@@ -9,7 +9,7 @@ __all__ = ['Use', 'Tensor', 'GPU', 'NNAPI', 'DELEGATES', 'uses', 'refusals', 'on
 # %% ../nbs/02f_delegates.ipynb #c2b4b223
 from collections import namedtuple
 import numpy as np, pandas as pd, torch
-from .core import MemoBertError, quiet
+from .core import MemoBertError, one_label, quiet
 from .export import positions
 from .finetune import checkpoint, read_model
 from .quantize import calibration_feeds, tflite_file
@@ -221,6 +221,7 @@ def nnapi_network(net, seq_len, bounds):
 # %% ../nbs/02f_delegates.ipynb #d33ee0aa
 def for_nnapi(net, seq_len, feeds):
     "TFLite bytes of the classifier `net` in integers alone, calibrated on `feeds`, for NNAPI 1.3; `MemoBertError` names what is left."
+    if not isinstance(getattr(net, "classifier", None), torch.nn.Linear): raise MemoBertError(f"{type(net).__name__} has not the one linear layer for a head that the file for NNAPI is written for.")
     network = nnapi_network(net, seq_len, score_bounds(net, feeds))
     def samples():
         for i in range(len(feeds["input_ids"])): yield {k: v[i:i + 1].astype(np.int32) for k, v in feeds.items()}
@@ -235,5 +236,6 @@ def for_nnapi(net, seq_len, feeds):
 def nnapi_file(folder, seq_len=128, data="memo", calibration=128):
     "The folder's `tflite/model_nnapi.tflite`: every operator in int8, but for the mask's cast and the logits' way out."
     checkpoint(folder)
+    one_label(folder.path)
     def make(tmp): tmp.write_bytes(for_nnapi(read_model(str(folder.path))[0], seq_len, calibration_feeds(folder, seq_len, data, calibration)))
     return folder.build("tflite/model_nnapi.tflite", make, step="delegates", parents=["model.safetensors"], seq_len=seq_len, data=data, calibration=calibration)

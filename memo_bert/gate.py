@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from scipy.special import softmax
 from scipy.stats import binomtest, norm
-from .core import MemoBertError, quiet
+from .core import MemoBertError, one_label, quiet
 from .evaluate import open_artefact
 from .export import encode
 from .quantize import tflite_signature
@@ -41,6 +41,7 @@ def answers(path, texts, seq_len=128):
     "Probabilities of a model file (checkpoint, SavedModel, ONNX, TFLite) for `texts`: DataFrame `[n, labels]`, a column a label name."
     from transformers import AutoTokenizer
     names = (home(path)/"labels.txt").read_text(encoding="utf-8").splitlines()
+    one_label(home(path))
     with quiet(): call, x = open_artefact(path), encode(AutoTokenizer.from_pretrained(home(path)), list(texts), seq_len)
     logits = np.concatenate([call({k: v[i:i + 1] for k, v in x.items()}) for i in range(len(texts))]).astype(np.float64)
     if logits.shape[1:] != (len(names),): raise MemoBertError(f"{Path(path).name} gives {logits.shape[1:]} numbers a memo; labels.txt has {len(names)} labels.")

@@ -441,7 +441,7 @@ def inspect_model(path, tokens=128):
 CLAIMS = {    # name: (weights stored in, multiplied in)
     "fp32": (("float32",), ("float32",)), "fp16": (("float16",), ("float16", "float32")),
     "dynamic_int8": (EIGHT, ("int8 per call",)), "int8": (EIGHT, ("int8",)), "int16x8": (("int8", "int16"), ("int16x8",))}
-LEAST = 1024
+LEAST = {"dense layers": 1024, "embedding tables": 16_384}    # values
 
 def _verdict(row): return f"{row['weights']} weights" + (f" multiplied in {row['computes_in']}" if "computes_in" in row else "")
 
@@ -451,7 +451,7 @@ def expect(report, claim):
     stored, computed = CLAIMS[one_of("expect", claim, CLAIMS)]
     if (report["format"], claim) == ("ONNX", "int8"): computed = ("int8", "int8 per call")
     groups = {"dense layers": [l for l in report["layers"] if l["dense"]], "embedding tables": report["tables"]}
-    groups = {n: [r for r in rows if r["values"] >= LEAST] for n, rows in groups.items()}
+    groups = {n: [r for r in rows if r["values"] >= LEAST[n]] for n, rows in groups.items()}
     if not groups["dense layers"]: raise MemoBertError(f"{report['file']} cannot be called {claim}: it has no dense layer with weights of its own.")
     bad = {n: [r for r in rows if r["weights"] not in stored or r.get("computes_in", computed[0]) not in computed] for n, rows in groups.items()}
     said = [f"{len(bad[n])} of {len(groups[n])} {n} have {' or '.join(sorted({_verdict(r) for r in bad[n]}))}" for n in groups if bad[n]]

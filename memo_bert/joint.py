@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['JOINT', 'read_joint', 'load_joint', 'slot_types', 'bio_labels', 'to_tags', 'to_slots', 'offsets_of', 'out_of_reach',
            'new_joint', 'read_vocabulary', 'with_vocabulary', 'transitions', 'best_tags', 'answers', 'joint_logits',
-           'predict_joint', 'right', 'score_joint', 'values_of', 'swapped', 'joint_stream', 'joint_loss', 'train_joint',
-           'joint_folder']
+           'predict_joint', 'apart', 'right', 'score_joint', 'values_of', 'swapped', 'joint_stream', 'joint_loss',
+           'train_joint', 'joint_folder']
 
 # %% ../nbs/00d_joint.ipynb #db8abd27
 import hashlib, json, math
@@ -28,12 +28,9 @@ def _slot_fault(text, slots):
     "What is wrong with the `slots` of a row, or an empty string."
     if not isinstance(slots, list): return "slots is not a list"
     if not all(map(_is_slot, slots)): return "a slot needs type, start and end"
-    end = 0
-    for s in sorted(slots, key=lambda s: s["start"]):
+    for s in slots:
         if not 0 <= s["start"] < s["end"] <= len(text): return f"slot {s['type']} is {s['start']} to {s['end']} of {len(text)} characters"
-        if s["start"] < end: return f"slot {s['type']} at {s['start']} lies over another"
         if s.get("value", (got := text[s["start"]:s["end"]])) != got: return f"slot {s['type']} is {got!r} in the text and {s['value']!r} by its value"
-        end = s["end"]
     return ""
 
 def _fault(row):
@@ -47,7 +44,7 @@ def read_joint(path):
     if not rows: raise MemoBertError(f"{Path(path).name} holds no sentences.")
     bad = [f"row {i}: {f}" for i, r in enumerate(rows, 1) if (f := _fault(r))]
     if bad: raise MemoBertError(f"{Path(path).name} has {len(bad)} bad rows ({'; '.join(bad[:5])}{' …' if len(bad) > 5 else ''}); mend or delete them.")
-    spans = lambda slots: sorted(((s["type"], s["start"], s["end"]) for s in slots), key=lambda s: s[1])
+    spans = lambda slots: sorted({(s["type"], s["start"], s["end"]) for s in slots}, key=lambda s: (s[1:], s[0]))
     return pd.DataFrame(dict(text=r["text"], intent=r["intent"], slots=spans(r["slots"])) for r in rows)
 
 # %% ../nbs/00d_joint.ipynb #5dcce1a7
@@ -92,7 +89,7 @@ def offsets_of(tokenizer, texts, max_length):
     return tokenizer(texts, truncation=True, max_length=max_length, return_offsets_mapping=True).offset_mapping
 
 def out_of_reach(df, tokenizer, max_length):
-    "The rows of `df` whose slots the tokens cannot give back: cut off, or with an edge inside a token."
+    "The rows of `df` whose slots the tokens cannot give back: cut off, with an edge inside a token, or over another slot."
     places = offsets_of(tokenizer, df.text.tolist(), max_length)
     return df[[to_slots(to_tags(s, o), o) != s for s, o in zip(df.slots, places)]]
 
@@ -180,6 +177,12 @@ def _bio(slots, length):
     for t, a, b in slots: tags[a:b] = [f"B-{t}"] + [f"I-{t}"]*(b - a - 1)
     return tags
 
+def apart(slots):
+    "(slots in order of which none lies over another, the others)."
+    kept, over = [], []
+    for s in slots: (over if kept and s[1] < kept[-1][2] else kept).append(s)
+    return kept, over
+
 def right(df, said):
     "Bool `[n]`: the sentences of `df` whose intent and slots are all right in the answers `said`."
     same = lambda r, a: r.intent == a["intent"] and r.slots == [(s["slot"], *s["pos"]) for s in a["slots"]]
@@ -187,7 +190,9 @@ def right(df, said):
 
 def score_joint(df, said):
     "Intent accuracy, slot F1 (micro, exact spans), and sentence accuracy with its 95 % Wilson interval, of the answers `said` to `df`."
-    truth, guess = ([_bio(s, len(t)) for s, t in zip(slots, df.text)] for slots in (df.slots, [[(s["slot"], *s["pos"]) for s in a["slots"]] for a in said]))
+    truth, guess = ([_bio(s, len(t)) for s, t in zip(slots, df.text)] for slots in (df.slots.map(lambda s: apart(s)[0]), [[(s["slot"], *s["pos"]) for s in a["slots"]] for a in said]))
+    missed = [_bio([s], len(t)) for slots, t in zip(df.slots, df.text) for s in apart(slots)[1]]
+    truth, guess = truth + missed, guess + [["O"]*len(m) for m in missed]
     whole = score(np.ones(len(df)), right(df, said).astype(float))
     return dict(n=len(df), intent_accuracy=float((df.intent == [a["intent"] for a in said]).mean()), slot_f1=float(f1_score(truth, guess, mode="strict", scheme=IOB2, zero_division=0)),
                 sentence_accuracy=whole["accuracy"], low=whole["low"], high=whole["high"])
@@ -201,8 +206,9 @@ def values_of(df):
     return found
 
 def swapped(text, slots, values, rng, share=.5):
-    "(text, slots) with the text of a `share` of its slots changed for others of `values` (see `values_of`)."
+    "(text, slots) with the text of a `share` of its slots changed for others of `values` (see `values_of`); unchanged where one slot lies over another."
     out, moved, at = "", [], 0
+    if apart(slots)[1]: return text, slots
     for t, a, b in slots:
         new = values[t][rng.integers(len(values[t]))] if rng.random() < share else text[a:b]
         out += text[at:a]
@@ -230,7 +236,7 @@ def joint_loss(net, intents, tags, **x):
     out = net(**x)
     return cross_entropy(out.intent_logits.float(), intents) + 2*cross_entropy(out.slot_logits.float().flatten(0, 1), tags.flatten(), ignore_index=-100)
 
-def train_joint(net, tokenizer, splits, epochs=20, batch_size=32, lr=5e-4, max_length=48, seed=0):
+def train_joint(net, tokenizer, splits, epochs=20, batch_size=32, lr=2e-4, max_length=48, seed=0):
     "Train joint model `net` on `splits['train']`; returns one dict an eighth of the way: epoch, loss, and the scores on `splits['val']`."
     torch.manual_seed(seed)
     rows, history, per_epoch = splits["train"], [], math.ceil(len(splits["train"])/batch_size)

@@ -11,7 +11,7 @@ __all__ = ['NAMES', 'TABLES', 'DESCRIPTIONS', 'CHINESE', 'CLIENTS', 'name_and_sc
 import inspect, io, json, os, string, subprocess, sys, unicodedata, zipfile
 from pathlib import Path
 import flatbuffers, numpy as np, tflite
-from .core import MemoBertError, atomic, one_of, versions
+from .core import MemoBertError, atomic, one_label, one_of, versions
 from .quantize import tflite_file, tflite_signature
 from .runtime_floor import Edit, add_tensor, schema, side_environment
 
@@ -156,6 +156,7 @@ def read_task(path):
 def task_file(folder, mode="dynamic_int8", seq_len=128, activation="gelu_new", data="memo", calibration=128):
     "The folder's `tflite/model_<mode>_task.tflite`, with everything before it."
     source = tflite_file(folder, mode, seq_len, activation, data, calibration)
+    one_label(folder.path)
     def make(tmp): pack_task(source, tmp, folder/"vocab.txt", folder/"labels.txt", folder.name)
     _text(folder/"vocab.txt")
     return folder.build(f"tflite/model_{mode}_task.tflite", make, step="pack_task", parents=[f"tflite/model_{mode}.tflite", "vocab.txt", "labels.txt"])

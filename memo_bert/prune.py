@@ -175,7 +175,7 @@ def distance(got, want, real, attention=1.):
     return loss + attention*sum((rows(x) - rows(q[i][:, :x.shape[1]])).square().sum(-1).mean() for x, i in zip(p, near))
 
 # %% ../nbs/00c_prune.ipynb #e6260494
-def distill(student, teacher, tokenizer, texts, steps, lr=3e-4, batch_size=64, max_length=64, seed=0):
+def distill(student, teacher, tokenizer, texts, steps, lr=4e-4, batch_size=64, max_length=64, seed=0):
     "Train `student`, a narrow or shallow copy of `teacher`, in place to answer `texts` as it does; returns the losses. Up to a fifth of a text's tokens are masked."
     torch.manual_seed(seed)
     for m in student.modules():
@@ -190,7 +190,7 @@ def distill(student, teacher, tokenizer, texts, steps, lr=3e-4, batch_size=64, m
     return losses
 
 # %% ../nbs/00c_prune.ipynb #a8e8c368
-def prune_width(net, tokenizer, texts, width=.5, layers=None, steps=400, seed=0, lr=3e-4):
+def prune_width(net, tokenizer, texts, width=.5, layers=None, steps=200, seed=0, lr=4e-4):
     "`net` with `width` of its heads and neurons and `layers` of its layers (None: all), taught by `net` on `texts` for `steps` steps; an ordinary Hugging Face model."
     _check(net, width, layers or 1)
     sample = [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))[:1024]]
@@ -200,7 +200,7 @@ def prune_width(net, tokenizer, texts, width=.5, layers=None, steps=400, seed=0,
     return widen(student).eval()
 
 # %% ../nbs/00c_prune.ipynb #3aef09a0
-def pruned(model="memo", name="memo_pruned", data="memo", max_vocab_size=None, max_seq_length=None, width=1., layers=None, steps=400, seed=0, lr=3e-4):
+def pruned(model="memo", name="memo_pruned", data="memo", max_vocab_size=None, max_seq_length=None, width=1., layers=None, steps=200, seed=0, lr=4e-4):
     """`outputs/<name>`, a `ModelFolder` with `model` pruned over the texts of `data` (see `corpus`), made unless it is there and current.
 
     None, or a `width` of 1, leaves that part as it is; with width and layers as they are nothing is trained. Raises `MemoBertError` for sizes that cannot be."""

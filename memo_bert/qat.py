@@ -204,7 +204,7 @@ def place_scaled(folder, fake, tokenizer, **how):
     folder.build(FILE, lambda tmp: save_file(scales, tmp), step="qat", parents=["model.safetensors"])
     return folder
 
-def quantization_aware(folder, to, steps=120, lr=5e-5, scales="learned", data="memo", share=.5, batch_size=64, max_length=128, seed=0):
+def quantization_aware(folder, to, steps=120, lr=5e-5, scales="learned", data="memo", share=.5, batch_size=32, max_length=128, seed=0):
     "The `ModelFolder` `to` with the sequence classifier of `folder` after quantization-aware training on `data`, unless it is there and current; returns it and the losses, None where it was there."
     how = dict(step="finetune", qat=scales, source=sha256(checkpoint(folder)), steps=steps, lr=lr, data=str(data), share=share, batch_size=batch_size, seed=seed)
     want = dict(step="finetune", params={k: v for k, v in how.items() if k != "step"})

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from .core import MemoBertError, atomic, one_of, quiet
 from .to_tf import saved_model, signature, tf
-from .export import encode
+from .export import UNRELATED, check_file, encode
 from .data import load_data
 from .runtime_floor import TYPES, Edit, add_constant, add_tensor, floats, ints, lower, op_name, scales, times
 from .learned_scales import FILE, learned_tflite, scales_of
@@ -254,7 +254,9 @@ def tflite_file(folder, mode="dynamic_int8", seq_len=128, activation="gelu_new",
     learned = [FILE] if mode in INT8 and (folder/FILE).exists() else []
     feeds = MODES[mode].calibrated and not learned
     if feeds: params |= dict(data=data, calibration=calibration)
-    def make(tmp): quantize(sm, tmp, mode, calibration_feeds(folder, seq_len, data, calibration) if feeds else None, params["target_runtime"], scales_of(folder) if learned else None)
+    def make(tmp):
+        quantize(sm, tmp, mode, calibration_feeds(folder, seq_len, data, calibration) if feeds else None, params["target_runtime"], scales_of(folder) if learned else None)
+        check_file(folder, f"model_{mode}.tflite", lambda x: run_tflite(tmp, x), seq_len, activation, UNRELATED if "int8" in MODES[mode].weights else .01)
     return folder.build(f"tflite/model_{mode}.tflite", make, step="quantize", parents=["saved_model", *learned], **params)
 
 def calibration_feeds(folder, seq_len, data, n):

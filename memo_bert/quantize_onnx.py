@@ -12,8 +12,9 @@ import numpy as np, onnx, onnxruntime as ort
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from .core import MemoBertError, atomic, one_of, quiet
-from .export import onnx_file
+from .export import UNRELATED, check_file, onnx_file
 from .graph import apply_passes, load_graph
+from .learned_scales import FILE, learned_onnx, scales_of
 
 # %% ../nbs/02a_quantize_onnx.ipynb #6ba242db
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def pc_file(folder, recipe="int8", seq_len=128, opset=12, activation="gelu_new")
     def make(tmp):
         onnx.save(apply_passes(load_graph(source), "first_token")[0], short := tmp.with_suffix(".short.onnx"))
         quantize_onnx(short, tmp, recipe, scales_of(folder) if learned else None)
+        check_file(folder, f"model_{recipe}.onnx", lambda x: run_onnx(tmp, x), seq_len, activation, UNRELATED)
     return folder.build(f"onnx/model_{one_of('recipe', recipe, RECIPES)}.onnx", make, step="quantize_onnx", parents=["onnx/model_free.onnx", *learned], recipe=recipe)
 
 # %% ../nbs/02a_quantize_onnx.ipynb #ccca59d9

@@ -169,6 +169,7 @@ def add_constant(edit, graph, array, name, scale=()):
     graph.tensors.append(t)
     return len(graph.tensors) - 1
 
+# %% ../nbs/02b_runtime_floor.ipynb #7c1e5d02
 def times(edit, graph, op, r):
     "Put a MUL by the float32 constant `r` behind operator `op`."
     y = op.outputs[0]
@@ -203,12 +204,13 @@ def unfuse_gelu(edit, graph, op):
 
 # %% ../nbs/02b_runtime_floor.ipynb #2fe5cb89
 def scale_rows(edit, graph, op):
-    "A hybrid dense layer with a scale per channel as one with a single scale and a multiplication of its outputs; others are left."
+    "A hybrid dense layer with a scale per channel as one with a single scale and a multiplication of its outputs; one in float gets a version of its own; others are left."
     x, w, y = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]], op.outputs[0]
-    if x.type != schema.TensorType.FLOAT32 or w.type != schema.TensorType.INT8: return None
+    newer = edit.model.operatorCodes[op.opcodeIndex].version > 9
+    if x.type != schema.TensorType.FLOAT32 or w.type != schema.TensorType.INT8 and not newer: return None
     s, op, inputs = np.array(w.quantization.scale), copy.copy(op), list(op.inputs)
     op.opcodeIndex = edit.code("FULLY_CONNECTED", 9)
-    if len(s) == 1: return [op]
+    if w.type != schema.TensorType.INT8 or len(s) == 1: return [op]
     if op.builtinOptions.fusedActivationFunction: raise MemoBertError("FULLY_CONNECTED with a fused activation and a scale per channel needs TFLite 2.17.")
     one = float(np.exp(np.log(s).mean()))
     r = (s/one).astype(np.float32)

@@ -12,7 +12,7 @@ import json, random, re, tempfile, unicodedata
 import numpy as np, onnx, onnx.compose
 from onnx import helper, numpy_helper
 from tokenizers import Tokenizer
-from .core import MemoBertError, one_of, well_formed
+from .core import MemoBertError, one_label, one_of, well_formed
 from .graph import check_graph, load_graph, small_graph
 from .lengths import LENGTHS, lengths_file
 from .quantize import convert, finish, open_tflite
@@ -214,6 +214,7 @@ SCORES = """scores (float[1, labels] logits) => (string[1] label, float[1, label
 def label_names(folder):
     "The labels of the folder's classifier, in order."
     if not (folder/"labels.txt").exists(): raise MemoBertError(f"{folder.name} has no labels.txt: it is no classifier; a text-in file gives the scores of one.")
+    one_label(folder.path)
     return (folder/"labels.txt").read_text(encoding="utf-8").splitlines()
 
 def _joined(first, second, outputs):

@@ -15,7 +15,7 @@ import numpy as np, onnx
 from onnx import TensorProto, helper
 from .core import MemoBertError, atomic, quiet
 with quiet(): import tensorflow as tf
-from .export import onnx_file
+from .export import check_file, onnx_file
 from .graph import apply_passes, load_graph
 
 # %% ../nbs/01d_to_tf.ipynb #09c94855
@@ -125,4 +125,7 @@ def fixed_file(folder, seq_len=128, opset=12, activation="gelu_new"):
 def saved_model(folder, seq_len=128, opset=12, activation="gelu_new"):
     "The folder's `saved_model/`, with everything before it."
     path = fixed_file(folder, seq_len, opset, activation)
-    return folder.build("saved_model", lambda tmp: to_saved_model(path, tmp), step="to_tf", parents=["onnx/model_fixed.onnx"])
+    def make(tmp):
+        to_saved_model(path, tmp)
+        check_file(folder, "saved_model", lambda x: run_saved_model(tmp, x), seq_len, activation)
+    return folder.build("saved_model", make, step="to_tf", parents=["onnx/model_fixed.onnx"])

@@ -31,12 +31,19 @@ def trained(trips, tmp_path_factory):
 
 @pytest.mark.parametrize("slots, fault", [
     ([dict(type="date", start=0, end=9)], "slot date is 0 to 9 of 5 characters"), ([dict(type="date", start=2, end=2)], "slot date is 2 to 2"),
-    ([dict(type="date", start=0, end=2), dict(type="time", start=1, end=3)], "slot time at 1 lies over another"), ([dict(start=0, end=2)], "a slot needs type, start and end"),
+    ([dict(start=0, end=2)], "a slot needs type, start and end"),
     ([dict(type="date", start=0, end=2, value="后天")], "slot date is '明天' in the text and '后天' by its value"), (None, "slots is not a list"), ([dict(type="date", start=True, end=2)], "a slot needs"), ([dict(type="date", start="0", end=2), dict(type="date", start=2, end=3)], "a slot needs"), (["x"], "a slot needs")])
 def test_bad_slots_are_named_by_row(tmp_path, slots, fault):
     good = dict(text="买盐", intent="购物", slots=[])
     with pytest.raises(MemoBertError, match="1 bad rows") as e: read_joint(write(tmp_path/"x.jsonl", [good, dict(text="明天去杭州", intent="出行", slots=slots)]))
     assert f"row 2: {fault}" in str(e.value)
+
+def test_slots_that_stand_twice_or_lie_over_another(tmp_path):
+    a, b = dict(type="date", start=0, end=2), dict(type="time", start=1, end=2)
+    df = read_joint(write(tmp_path/"x.jsonl", [dict(text="明天去杭州", intent="出行", slots=[b, a, a])]))
+    assert df.slots[0] == [("date", 0, 2), ("time", 1, 2)] and len(out_of_reach(df, read_model()[1], 24)) == 1
+    got = score_joint(df, [dict(intent="出行", slots=[dict(slot="date", pos=[0, 2])])])
+    assert got["sentence_accuracy"] == 0 and abs(got["slot_f1"] - 2/3) < 1e-9
 
 def test_an_intent_that_training_lacks_is_refused(tmp_path):
     write(tmp_path/"train.jsonl", rows(5, 0)); write(tmp_path/"dev.jsonl", [dict(text="唱歌", intent="娱乐", slots=[])])
