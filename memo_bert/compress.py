@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'ALGORITHMS', 'KINDS', 'words', 'histogram', 'observe', 'middle', 'chosen_range', 'affine', 'calibrated',
-           'examples', 'said', 'run_file', 'opened', 'milliseconds', 'compared', 'Recipe', 'slim', 'on_grid',
+           'examples', 'said', 'run_file', 'rows_of', 'milliseconds', 'compared', 'Recipe', 'slim', 'on_grid',
            'float_tflite', 'float_onnx', 'rounded_tables', 'Setting', 'settings', 'Maker', 'Judge', 'try_one', 'marked',
            'Compressed', 'compress', 'recipe_files', 'recipe_table', 'write_recipe']
 
 # %% ../nbs/03i_compress.ipynb #c7fac631
-import copy, json, shutil, tempfile
+import copy, itertools, json, shutil, tempfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from .calibration import METHODS, draw, mse_range
 from .core import MemoBertError, ModelFolder, atomic, machine, model_name, nbytes, one_of, sha256, side_by_side, versions
 from .costs import footprint
 from .data import load_data
+from .evaluate import open_outputs
 from .export import encode, export_onnx
 from .finetune import checkpoint, memo_stream, read_model
 from .gate import paired
@@ -29,8 +30,7 @@ from .joint import answers, load_joint, offsets_of
 from .learned_scales import Rounded, learned_onnx, learned_scales, learned_tflite
 from .prune import corpus, pruned
 from .qat import fake_quantize, place_scaled, qat, read_scaled, taught_by
-from .quantize import convert, finish, open_signature, run_tflite
-from .quantize_onnx import open_onnx, run_onnx
+from .quantize import convert, finish
 from .to_tf import PASSES, to_saved_model
 
 # %% ../nbs/03i_compress.ipynb #b8f830fd
@@ -117,24 +117,18 @@ def said(outputs, texts, tokenizer, config, seq_len):
 
 # %% ../nbs/03i_compress.ipynb #4dc992b6
 def run_file(path, feeds):
-    "Outputs by name of a `.tflite` or `.onnx` file for `feeds`, integer arrays `[n, seq_len]` by name."
-    return (run_onnx if Path(path).suffix == ".onnx" else run_tflite)(path, feeds)
+    "Outputs by name of a `.tflite` or `.onnx` file for `feeds`, integer arrays `[n, seq_len]` by name, one row at a time."
+    call = open_outputs(path)
+    found = [call(x) for x in rows_of(feeds)]
+    return {o: np.concatenate([f[o] for f in found]) for o in found[0]}
 
-def opened(path):
-    "A function of one row of feeds that runs the file at `path` in one thread."
-    if Path(path).suffix == ".onnx":
-        session = open_onnx(path)
-        return lambda x: session.run(None, {i.name: x[i.name] for i in session.get_inputs()})
-    runner = open_signature(path)
-    known = runner.get_input_details()
-    return lambda x: runner(**{k: v.astype(np.int32) for k, v in x.items() if k in known})
+def rows_of(feeds): return [{k: v[i:i + 1] for k, v in feeds.items()} for i in range(len(feeds["input_ids"]))]
 
 def milliseconds(paths, feeds, rounds=40):
     "{name: median ms} of the files `paths` ({name: path}) on rows of `feeds` in turn, batch 1, one thread each."
-    rows = [{k: v[i:i + 1] for k, v in feeds.items()} for i in range(len(feeds["input_ids"]))]
-    calls, at = {n: opened(p) for n, p in paths.items()}, {n: 0 for n in paths}
-    def one(n): at[n] += 1; calls[n](rows[at[n] % len(rows)])
-    return {n: 1000*float(np.median(s)) for n, s in side_by_side({n: lambda n=n: one(n) for n in paths}, rounds).items()}
+    rows, turns = rows_of(feeds), {n: itertools.count() for n in paths}
+    calls = {n: (lambda n=n, f=open_outputs(p): f(rows[next(turns[n]) % len(rows)])) for n, p in paths.items()}
+    return {n: 1000*float(np.median(s)) for n, s in side_by_side(calls, rounds).items()}
 
 def compared(got, want, truth):
     "Of answers `got` and the reference's `want` to texts with the right answers `truth`: n, accuracy, points lost with low and high (95 %, paired, Bonett and Price), lost, gained, flips."
