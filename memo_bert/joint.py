@@ -228,13 +228,13 @@ def joint_stream(df, tokenizer, config, batch_size, rng, max_length=48, swap=.25
             y = np.full_like(x, -100)
             for row, i in zip(y, at): row[:len(places[i])] = [tags[t] for t in to_tags(rows[i][1], places[i])]
             x[(rng.random(x.shape) < rng.uniform(0, hide, (len(x), 1))) & ~np.isin(x, tokenizer.all_special_ids)] = tokenizer.mask_token_id
-            yield dict(input_ids=torch.from_numpy(x), attention_mask=torch.from_numpy(mask), intents=intents[at], tags=torch.from_numpy(y))
+            yield dict(input_ids=torch.from_numpy(x), attention_mask=torch.from_numpy(mask), labels=intents[at], slot_labels_ids=torch.from_numpy(y))
 
 # %% ../nbs/00d_joint.ipynb #0ed48ed1
-def joint_loss(net, intents, tags, **x):
+def joint_loss(net, labels, slot_labels_ids, **x):
     "Cross-entropy (nats) of the intent plus twice that of the tags, of which there are many more kinds."
     out = net(**x)
-    return cross_entropy(out.intent_logits.float(), intents) + 2*cross_entropy(out.slot_logits.float().flatten(0, 1), tags.flatten(), ignore_index=-100)
+    return cross_entropy(out.intent_logits.float(), labels) + 2*cross_entropy(out.slot_logits.float().flatten(0, 1), slot_labels_ids.flatten(), ignore_index=-100)
 
 def train_joint(net, tokenizer, splits, epochs=20, batch_size=32, lr=2e-4, max_length=48, seed=0):
     "Train joint model `net` on `splits['train']`; returns one dict an eighth of the way: epoch, loss, and the scores on `splits['val']`."
