@@ -142,6 +142,7 @@ def learned(fake):
         for part in ("input", "output"): found[f"{n}.{part}"], found[f"{n}.{part}_zero"] = getattr(m, f"fake_{part}").values()
     return {n: v[:1].int().clone() if n.endswith("_zero") else v.detach().float().clone() for n, v in found.items()}
 
+# %% ../nbs/00e_qat.ipynb #5e21c7d4
 def _kept(net, rows):
     "`rows` {layer: float32 `[out]`} of the Linear layers of `net` without those that `narrow` takes away."
     net = copy.deepcopy(net)
