@@ -92,7 +92,7 @@ def compress(args):
     try: from memo_bert.compress import Recipe, compress
     except ImportError as e: raise MemoBertError("compress needs the workbook's packages; install them with: pip install memo_bert[workbook]") from e
     known = Recipe.__dataclass_fields__
-    recipe = {one_of("The setting", n, known): _number(n, v, float if n == "width" else int) for n, v in args.set}
+    recipe = {one_of("The setting", n, known): _number(n, v, known[n].type) for n, v in args.set}
     done = compress(args.model, args.data, args.strategy, args.name, args.algorithms.split(","), [_number("sizes", n) for n in args.sizes.split(",")], args.limit, **recipe)
     print(done.table.drop(columns=["strategy", "kind"]).sort_values("MB").round(3).to_string(index=False))
     for r in done.table[done.table.winner].itertuples(): print(f"{done.home.name}: {r.file} wins, {r.MB:.2f} MB, {r.points:+.2f} points of validation accuracy lost ({r.low:+.2f} to {r.high:+.2f})")
@@ -104,7 +104,7 @@ def _compress_options(sub):
     z.add_argument("--strategy", default="vocab+width+qat+embeddings", help="any of vocab, width, qat, embeddings, joined by + (default: all)"); z.add_argument("--name", help="folder below outputs/ (default: <model>_tiny)")
     z.add_argument("--algorithms", default="minmax,histogram,mse,percentile", help="ways to choose a range (default: all four)"); z.add_argument("--sizes", default="32,128", help="numbers of calibration texts (default: 32,128)")
     z.add_argument("--limit", type=float, default=.13, metavar="POINTS", help="validation accuracy that may be lost (default: 0.13)")
-    z.add_argument("--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="max_vocab_size, max_seq_length, width, layers, steps, qat_steps or seed")
+    z.add_argument("--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="max_vocab_size, max_seq_length, width, layers, steps, qat_steps, qat_lr or seed")
 
 # %% ../nbs/05_command.ipynb #5be8f014
 def demo(args):

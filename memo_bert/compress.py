@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'ALGORITHMS', 'KINDS', 'words', 'histogram', 'observe', 'middle', 'chosen_range', 'affine', 'calibrated',
-           'examples', 'said', 'run_file', 'rows_of', 'milliseconds', 'compared', 'Recipe', 'slim', 'on_grid',
-           'float_tflite', 'float_onnx', 'rounded_tables', 'Setting', 'settings', 'Maker', 'Judge', 'try_one', 'marked',
-           'Compressed', 'compress', 'recipe_files', 'recipe_table', 'write_recipe']
+           'examples', 'said', 'run_file', 'rows_of', 'milliseconds', 'compared', 'Recipe', 'slim', 'lessons',
+           'on_grid', 'float_tflite', 'float_onnx', 'rounded_tables', 'Setting', 'settings', 'Maker', 'Judge',
+           'try_one', 'marked', 'training_rows', 'more_texts', 'Compressed', 'compress', 'recipe_files', 'recipe_table',
+           'write_recipe']
 
 # %% ../nbs/03i_compress.ipynb #c7fac631
 import copy, itertools, json, shutil, tempfile
@@ -26,9 +27,9 @@ from .finetune import checkpoint, memo_stream, read_model
 from .gate import paired
 from .graph import apply_passes, load_graph
 from .heads import task
-from .joint import answers, load_joint, offsets_of
+from .joint import answers, joint_stream, load_joint, offsets_of, swapped, values_of
 from .learned_scales import Rounded, learned_onnx, learned_scales, learned_tflite
-from .prune import corpus, pruned
+from .prune import pruned
 from .qat import fake_quantize, place_scaled, qat, read_scaled, taught_by
 from .quantize import convert, finish
 from .to_tf import PASSES, to_saved_model
@@ -147,6 +148,7 @@ class Recipe:
     layers: int = None
     steps: int = 1000
     qat_steps: int = 300
+    qat_lr: float = 1e-4
     seed: int = 0
 
 def slim(model, name, data, todo, recipe):
@@ -158,21 +160,24 @@ def slim(model, name, data, todo, recipe):
     return made
 
 # %% ../nbs/03i_compress.ipynb #cc6f7fe7
-def _unlabelled(texts, tokenizer, length, seed):
-    "Endless batches of `texts` as dicts of int64 tensors, without labels."
-    stream = memo_stream(texts, np.zeros(len(texts), int), tokenizer, 64, np.random.default_rng(seed), length)
-    return ({k: v for k, v in x.items() if k != "labels"} for x in stream)
+def lessons(config, rows, tokenizer, length, seed):
+    "Endless batches of 64 of the training `rows` (see `training_rows`) as dicts of int64 tensors, with their answers where the model's head takes them."
+    rng = np.random.default_rng(seed)
+    if task(config) == "joint": return joint_stream(rows.rename(columns=dict(label="intent")), tokenizer, config, 64, rng, length)
+    known = task(config) == "label"
+    stream = memo_stream(rows.text.tolist(), np.array([config.label2id[l] if known else 0 for l in rows.label]), tokenizer, 64, rng, length)
+    return stream if known else ({k: v for k, v in x.items() if k != "labels"} for x in stream)
 
-def on_grid(folder, to, teacher, texts, length, steps, seed, tables):
+def on_grid(folder, to, teacher, rows, recipe, steps, tables):
     """The `ModelFolder` `to` with the model of `folder` on the grid of int8 and its scales, made unless it is there and current.
 
-    `steps` of training on `texts` to answer as the model of `teacher`; 0: rounded only. `tables`: round the look-up tables as well."""
-    how = dict(step="grid", source=sha256(folder/"model.safetensors"), teacher=sha256(teacher/"model.safetensors"), texts=len(texts), length=length, steps=steps, seed=seed, tables=tables)
+    `steps` of training on `rows`, half to answer as the model of `teacher`, half to be right; 0: rounded only. `tables`: round the look-up tables as well."""
+    how = dict(step="grid", source=sha256(folder/"model.safetensors"), teacher=sha256(teacher/"model.safetensors"), texts=len(rows), length=recipe.max_seq_length, steps=steps, lr=recipe.qat_lr, seed=recipe.seed, tables=tables)
     if to.is_current("model.safetensors", dict(step="grid", params={k: v for k, v in how.items() if k != "step"})) and to.row("scales.safetensors").get("parents") == {"model.safetensors": sha256(to/"model.safetensors")}: return to
-    torch.manual_seed(seed)
+    torch.manual_seed(recipe.seed)
     (net, tokenizer), full = read_model(str(folder.path)), read_model(str(teacher.path))[0]
-    stream = _unlabelled(texts, tokenizer, length, seed)
-    fake = qat(net, stream, steps, loss_of=taught_by(full, 1.))[0] if steps else fake_quantize(net, [next(stream) for _ in range(8)], "observed", least=65_536 if tables else float("inf"))
+    stream = lessons(net.config, rows, tokenizer, recipe.max_seq_length, recipe.seed)
+    fake = qat(net, stream, steps, recipe.qat_lr, loss_of=taught_by(full))[0] if steps else fake_quantize(net, [next(stream) for _ in range(8)], "observed", least=65_536 if tables else float("inf"))
     return place_scaled(to, fake, tokenizer, **how)
 
 # %% ../nbs/03i_compress.ipynb #48edb2e3
@@ -291,13 +296,20 @@ def marked(table, limit):
     return table
 
 # %% ../nbs/03i_compress.ipynb #be09a582
-def _texts(config, data, home):
-    "(what `corpus` of 00c reads, training rows (text, label) to calibrate with)."
-    if task(config) == "label": return data, load_data(data)["train"]
-    rows = load_joint(data)["train"]
-    if data != "memo":
-        with atomic(home/"compress/texts.txt") as tmp: tmp.write_text("".join(" ".join(t.split()) + "\n" for t in rows.text), encoding="utf-8")
-    return data if data == "memo" else str(home/"compress/texts.txt"), rows.rename(columns=dict(intent="label"))
+def training_rows(config, data):
+    "The training split as a DataFrame: text, label and, but for a classifier, slots."
+    return load_data(data)["train"] if task(config) == "label" else load_joint(data)["train"].rename(columns=dict(intent="label"))
+
+def more_texts(rows, rounds=4, seed=0):
+    "The texts of `rows`, and `rounds` times as many in which half of the slots are those of other rows."
+    rng, values = np.random.default_rng(seed), values_of(rows)
+    return rows.text.tolist() + [swapped(t, s, values, rng, .5)[0] for _ in range(rounds) for t, s in zip(rows.text, rows.slots)]
+
+def _corpus(rows, data, home):
+    "What `corpus` of 00c reads: the reader's own texts, or the bundled memos."
+    if "slots" not in rows or data == "memo": return data
+    with atomic(home/"compress/texts.txt") as tmp: tmp.write_text("".join(" ".join(t.split()) + "\n" for t in more_texts(rows)), encoding="utf-8")
+    return str(home/"compress/texts.txt")
 
 @dataclass
 class Compressed:
@@ -316,10 +328,10 @@ def compress(model="memo", data="memo", strategy="vocab+width+qat+embeddings", n
     recipe, home, source = Recipe(**recipe), ModelFolder(name or f"{model_name(model)}_tiny"), ModelFolder(model)
     checkpoint(source)
     judge = Judge(source, home, data, "val", recipe.max_seq_length)
-    texts, train = _texts(judge.net.config, data, home)
-    folders = slim(model, home.name, texts, todo, recipe)
+    train = training_rows(judge.net.config, data)
+    folders = slim(model, home.name, _corpus(train, data, home), todo, recipe)
     teacher = folders[-2] if "width" in todo else folders[-1]
-    grid = on_grid(folders[-1], home, teacher, corpus(texts)[0], recipe.max_seq_length, recipe.qat_steps if "qat" in todo else 0, recipe.seed, "embeddings" in todo)
+    grid = on_grid(folders[-1], home, teacher, train, recipe, recipe.qat_steps if "qat" in todo else 0, "embeddings" in todo)
     maker = Maker(folders, grid, train, recipe.max_seq_length, "embeddings" in todo)
     bar = tqdm([(s, k) for s in tried for k in KINDS], desc="files", unit="file")
     table = marked(pd.DataFrame([try_one(s, k, maker, judge, todo) for s, k in bar]), limit)

@@ -14,7 +14,7 @@ import numpy as np, torch
 from safetensors.torch import load_file, save_file
 from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
 from torch.nn.utils import parametrize
-from .core import MemoBertError, atomic, one_of, sha256
+from .core import MemoBertError, one_of, sha256
 from .data import load_data
 from .finetune import checkpoint, label_ids, memo_stream, own_loss, place, read_model, train
 from .heads import narrow, widen
