@@ -142,7 +142,7 @@ def compared(got, want, truth):
 @dataclass(frozen=True)
 class Recipe:
     "Sizes, and how long to train: texts are taken 64 at a time."
-    max_vocab_size: int = 4000
+    max_vocab_size: int = 3800
     max_seq_length: int = 64
     width: float = .5
     layers: int = None
@@ -288,11 +288,11 @@ def try_one(s, kind, maker, judge, todo):
 # %% ../nbs/03i_compress.ipynb #3c0f3552
 def marked(table, limit):
     "`table` with bool columns `within`, at most `limit` points lost, and `winner`, one of each kind by the rule above."
-    table, best = table.assign(within=table.points <= limit + 1e-9, winner=False), ["accuracy", "speed"]
-    for kind, rows in table.groupby("kind"):
-        ok = rows[rows.within]
-        ok = ok[ok.MB <= 1.02*ok.MB.min()] if len(ok) else rows
-        table.loc[ok.sort_values(best, ascending=False).index[0], "winner"] = True
+    table = table.assign(within=table.points <= limit + 1e-9, winner=False)
+    for _, rows in table.groupby("kind"):
+        allowed = rows[rows.within] if rows.within.any() else rows[rows.low <= limit]
+        best = allowed[allowed.MB <= 1.02*allowed.MB.min()] if len(allowed) else rows
+        table.loc[best.sort_values(["accuracy", "speed"], ascending=False).index[0], "winner"] = True
     return table
 
 # %% ../nbs/03i_compress.ipynb #be09a582
