@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-NBS    := 00_core 00a_data 00f_vocabulary 00g_heads 00b_finetune 00c_prune 00d_joint 00e_qat 01_export 01a_graph 01b_gather_int32 01c_unsqueeze_11 01e_bounded_mask 01f_first_token 01d_to_tf 02_quantize 02a_quantize_onnx 02b_runtime_floor 02c_metadata 02d_lengths 02e_inspect 02f_delegates 02g_text_in 02h_learned_scales 03_evaluate 03a_gate 03b_encoder 03c_ladder 03d_calibration 03e_variance 03f_sweep 03g_report 03h_costs 03i_compress 03j_sizes 03k_other_heads 04_classify 04a_tokens 04b_archive 04c_cluster 04d_browser 05_command index
+NBS    := 00_core 00a_data 00b_finetune 00f_vocabulary 00g_heads 00c_prune 00d_joint 00e_qat 01_export 01a_graph 01b_gather_int32 01c_unsqueeze_11 01e_bounded_mask 01f_first_token 01d_to_tf 02_quantize 02a_quantize_onnx 02b_runtime_floor 02c_metadata 02d_lengths 02e_inspect 02f_delegates 02g_text_in 02h_learned_scales 03_evaluate 03a_gate 03b_encoder 03c_ladder 03d_calibration 03e_variance 03f_sweep 03g_report 03h_costs 03i_compress 03j_sizes 03k_other_heads 04_classify 04a_tokens 04b_archive 04c_cluster 04d_browser 05_command index
 RUNS   := outputs/memo/runs
 CHROMIUM := $(firstword $(foreach c,chromium chromium-browser google-chrome,$(shell command -v $(c) 2>/dev/null)))
 NPM    := $(shell command -v npm 2>/dev/null)
