@@ -146,8 +146,8 @@ class Recipe:
     max_seq_length: int = 64
     width: float = .5
     layers: int = None
-    steps: int = 2500
-    qat_steps: int = 500
+    steps: int = 1000
+    qat_steps: int = 300
     qat_lr: float = 1e-4
     seed: int = 0
 
