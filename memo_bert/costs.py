@@ -107,7 +107,7 @@ def footprint(path, feeds, way="plain"):
         (Path(d)/"feeds.json").write_text(json.dumps(rows))
         options = "num_threads = 1\n" + (f'weight_cache_file_path = "{d}/packed"\n' if way == "cache" else "")
         command = [sys.executable, "-I", "-S", "-c", FOOTPRINT, lib, path, f"{d}/feeds.json", feeds["input_ids"].shape[1], options, int(way == "release")]
-        for _ in range(2 if way == "cache" else 1): out = subprocess.run([*map(str, command)], capture_output=True, text=True)
+        for _ in range(2 if way == "cache" else 1): out = subprocess.run([*map(str, command)], capture_output=True, text=True, errors="replace")
     if out.returncode: raise MemoBertError(f"{Path(path).name} failed in a fresh process: {(out.stderr.strip().splitlines() or [f'signal {-out.returncode}'])[-1]}")
     return json.loads(out.stdout.split("FOUND")[1])
 
