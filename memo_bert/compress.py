@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'ALGORITHMS', 'KINDS', 'words', 'histogram', 'observe', 'middle', 'chosen_range', 'affine', 'calibrated',
-           'examples', 'said', 'run_file', 'rows_of', 'milliseconds', 'compared', 'Recipe', 'slim', 'lessons',
-           'on_grid', 'float_tflite', 'float_onnx', 'rounded_tables', 'Setting', 'settings', 'Maker', 'Judge',
-           'try_one', 'marked', 'training_rows', 'more_texts', 'Compressed', 'compress', 'recipe_files', 'recipe_table',
-           'write_recipe']
+           'examples', 'said', 'run_file', 'milliseconds', 'compared', 'Recipe', 'slim', 'lessons', 'on_grid',
+           'float_tflite', 'float_onnx', 'rounded_tables', 'Setting', 'settings', 'Maker', 'Judge', 'try_one', 'marked',
+           'training_rows', 'more_texts', 'Compressed', 'compress', 'recipe_files', 'recipe_table', 'write_recipe']
 
 # %% ../nbs/03i_compress.ipynb #c7fac631
 import copy, itertools, json, shutil, tempfile
@@ -21,7 +20,7 @@ from .calibration import METHODS, draw, mse_range
 from .core import MemoBertError, ModelFolder, atomic, machine, model_name, nbytes, one_of, sha256, side_by_side, versions
 from .costs import footprint
 from .data import load_data
-from .evaluate import open_outputs
+from .evaluate import answered, open_outputs, rows_of
 from .export import encode, export_onnx
 from .finetune import checkpoint, memo_stream, read_model
 from .gate import paired
@@ -30,7 +29,7 @@ from .heads import task
 from .joint import answers, joint_stream, load_joint, offsets_of, swapped, values_of
 from .learned_scales import Rounded, learned_onnx, learned_scales, learned_tflite
 from .prune import pruned
-from .qat import fake_quantize, place_scaled, qat, read_scaled, taught_by
+from .qat import LARGE, fake_quantize, linears, place_scaled, qat, read_scaled, taught_by
 from .quantize import convert, finish
 from .to_tf import PASSES, to_saved_model
 
@@ -47,8 +46,6 @@ def words(strategy):
 ALGORITHMS = {"minmax": "minmax", "histogram": "percentile 99.99", "mse": "mse", "percentile": "percentile 99.999"}
 
 # %% ../nbs/03i_compress.ipynb #fe03dc35
-def _linears(net): return {n: m for n, m in net.named_modules() if isinstance(m, torch.nn.Linear)}
-
 def histogram(x, bins=2048):
     "(counts, edges, smallest, largest) of the values of float array `x`."
     return *np.histogram(x, bins), float(x.min()), float(x.max())
@@ -64,7 +61,7 @@ def observe(net, feeds):
             seen.update({f"{name}.input": histogram(a), f"{name}.output": histogram(b)})
             tops[name] = np.abs(b).max(0)
         return hook
-    hooks = [m.register_forward_hook(look(n)) for n, m in _linears(net).items()]
+    hooks = [m.register_forward_hook(look(n)) for n, m in linears(net).items()]
     net.eval()(**x)
     for h in hooks: h.remove()
     return seen, tops
@@ -119,11 +116,7 @@ def said(outputs, texts, tokenizer, config, seq_len):
 # %% ../nbs/03i_compress.ipynb #4dc992b6
 def run_file(path, feeds):
     "Outputs by name of a `.tflite` or `.onnx` file for `feeds`, integer arrays `[n, seq_len]` by name, one row at a time."
-    call = open_outputs(path)
-    found = [call(x) for x in rows_of(feeds)]
-    return {o: np.concatenate([f[o] for f in found]) for o in found[0]}
-
-def rows_of(feeds): return [{k: v[i:i + 1] for k, v in feeds.items()} for i in range(len(feeds["input_ids"]))]
+    return answered(open_outputs(path), rows_of(feeds))
 
 def milliseconds(paths, feeds, rounds=40):
     "{name: median ms} of the files `paths` ({name: path}) on rows of `feeds` in turn, batch 1, one thread each."
@@ -177,7 +170,7 @@ def on_grid(folder, to, teacher, rows, recipe, steps, tables):
     torch.manual_seed(recipe.seed)
     (net, tokenizer), full = read_model(str(folder.path)), read_model(str(teacher.path))[0]
     stream = lessons(net.config, rows, tokenizer, recipe.max_seq_length, recipe.seed)
-    fake = qat(net, stream, steps, recipe.qat_lr, loss_of=taught_by(full))[0] if steps else fake_quantize(net, [next(stream) for _ in range(8)], "observed", least=65_536 if tables else float("inf"))
+    fake = qat(net, stream, steps, recipe.qat_lr, loss_of=taught_by(full))[0] if steps else fake_quantize(net, [next(stream) for _ in range(8)], "observed", least=LARGE if tables else float("inf"))
     return place_scaled(to, fake, tokenizer, **how)
 
 # %% ../nbs/03i_compress.ipynb #48edb2e3
@@ -195,7 +188,7 @@ def float_onnx(net, seq_len):
         return apply_passes(load_graph(f"{d}/model.onnx"), "first_token")[0]
 
 @torch.no_grad()
-def rounded_tables(net, least=65_536):
+def rounded_tables(net, least=LARGE):
     "(a copy of `net` whose look-up tables of at least `least` bytes lie on the grid of int8, {table: `Rounded`})."
     net, found = copy.deepcopy(net), {}
     for n, m in ((n, m) for n, m in net.named_modules() if isinstance(m, torch.nn.Embedding) and m.weight.nbytes >= least):
@@ -264,8 +257,7 @@ class Judge:
     def reference(self, kind):
         "The path of the uncompressed model's float file."
         def make(tmp):
-            net = self.net
-            tmp.write_bytes(float_onnx(net, self.seq_len).SerializeToString() if kind == ".onnx" else finish(float_tflite(net, self.seq_len), "fp32"))
+            tmp.write_bytes(float_onnx(self.net, self.seq_len).SerializeToString() if kind == ".onnx" else finish(float_tflite(self.net, self.seq_len), "fp32"))
         return self.home.build(f"compress/reference{kind}", make, step="compress", source=sha256(self.source/"model.safetensors"), seq_len=self.seq_len)
     def answers(self, path, tokenizer):
         return said(run_file(path, encode(tokenizer, self.texts, self.seq_len)), self.texts, tokenizer, self.net.config, self.seq_len)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPENERS', 'PROBE', 'PEAK', 'open_outputs', 'open_artefact', 'artefacts', 'score_sets', 'truths', 'decided', 'parity',
-           'compare', 'fresh_process', 'evaluate', 'flipped', 'client_scores', 'agreement', 'sure_from', 'write_report']
+           'compare', 'fresh_process', 'rows_of', 'answered', 'evaluate', 'flipped', 'client_scores', 'agreement',
+           'sure_from', 'write_report']
 
 # %% ../nbs/03_evaluate.ipynb #133ce9c6
 import json, subprocess, sys, time
@@ -137,7 +138,9 @@ def fresh_process(path, seq_len=128, batch=1):
     return time.perf_counter() - start, int(out.stdout.split("PEAK")[1])/1024
 
 # %% ../nbs/03_evaluate.ipynb #77220d2e
-def _answered(call, rows):
+def rows_of(feeds): return [{k: v[i:i + 1] for k, v in feeds.items()} for i in range(len(feeds["input_ids"]))]
+
+def answered(call, rows):
     "Outputs by name `[n, ...]` of the function `call` for the `rows` of inputs."
     parts = [call(x) for x in rows]
     return {o: np.concatenate([p[o] for p in parts]) for o in parts[0]}
@@ -150,9 +153,9 @@ def evaluate(artefacts, texts, labels, tokenizer, label2id, seq_len=128, activat
     Columns: n, accuracy with low and high (95 % Wilson), macro_f1, agreement, flips, max_diff, mean_diff, diff_percent (logits, against
     the reference), MB, ms_median and ms_p90 (batch 1, interleaved), start_s and peak_MB (fresh process)."""
     feeds, truth = encode(tokenizer, texts, seq_len), truths(labels, label2id, one_of("task", task, TASKS))
-    rows = [{k: v[i:i + 1] for k, v in feeds.items()} for i in range(len(texts))]
+    rows = rows_of(feeds)
     opened = {n: open_outputs(p, threads, activation) for n, p in artefacts.items()}
-    outputs = {n: _answered(f, rows) for n, f in opened.items()}
+    outputs = {n: answered(f, rows) for n, f in opened.items()}
     seconds, want, table = _timed(opened, rows, rounds), next(iter(outputs.values())), {}
     for n, p in artefacts.items():
         start, peak = fresh_process(p, seq_len)

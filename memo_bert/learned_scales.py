@@ -13,7 +13,7 @@ import numpy as np, onnx, onnx.version_converter
 from onnx import helper, numpy_helper
 from .core import MemoBertError, quiet
 from .graph import load_graph
-from .qat import FILE, read_scaled
+from .qat import FILE, LARGE, read_scaled
 from .runtime_floor import Edit, add_constant, add_tensor, floats, ints, scales, schema, times
 
 # %% ../nbs/02h_learned_scales.ipynb #9dc2c9d4
@@ -140,7 +140,7 @@ def _widened(edit, g, rows, y, scale, at):
     times(edit, g, widen, scale)
 
 # %% ../nbs/02h_learned_scales.ipynb #f067177e
-def learned_tflite(data, layers, mode, least=65_536):
+def learned_tflite(data, layers, mode, least=LARGE):
     """TFLite bytes of the float file `data` in `mode`, dynamic_int8 or int8, on the scales of `layers` (see `learned_scales`); with tables alone, products stay float.
 
     Raises `MemoBertError` naming a dense layer without scales, or scales without a layer."""
@@ -192,7 +192,7 @@ def _dense_nodes(out, node, y, n, l):
     for k, (op, by) in enumerate(steps, 1): z = out.add(op, [z, by], y if k == len(steps) else f"{n}_z{k}")
 
 # %% ../nbs/02h_learned_scales.ipynb #9922e3d4
-def learned_onnx(model, layers, least=65_536):
+def learned_onnx(model, layers, least=LARGE):
     """A copy of the float ONNX `model` (ModelProto) in QDQ form, opset 13 or newer, on the scales of `layers` (see `learned_scales`); with tables alone, products stay float.
 
     Raises `MemoBertError` naming a matrix product without scales, or scales without one."""

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from .core import MemoBertError, ModelFolder, nbytes, one_of, side_by_side
 from .costs import random_model
 from .data import LABELS, load_data
-from .evaluate import compare, fresh_process, open_artefact
+from .evaluate import answered, compare, fresh_process, open_artefact, open_outputs, rows_of
 from .export import INPUTS, encode
 from .finetune import PRESETS, checkpoint
 from .inspect import EIGHT, expect, inspect_model
@@ -39,11 +39,8 @@ def chain(folder, seq_len, calibration=36):
 
 def differences(files, feeds):
     "Each of `files` ({name: path}, with PyTorch) against PyTorch's logits on `feeds` `[n, seq_len]`; the row `another memo` is the yardstick."
-    rows = [{k: v[i:i + 1] for k, v in feeds.items()} for i in range(len(feeds["input_ids"]))]
-    logits = {}
-    for n, p in files.items():
-        f = open_artefact(p)
-        logits[n] = np.concatenate([f(x) for x in rows])
+    rows = rows_of(feeds)
+    logits = {n: answered(open_outputs(p), rows)["logits"] for n, p in files.items()}
     want = logits["PyTorch"]
     logits["another memo"] = np.roll(want, 1, axis=0)
     return pd.DataFrame({n: compare(l, want, want.argmax(1)) for n, l in logits.items()}).T[["max_diff", "diff_percent", "flips"]]
